@@ -1,0 +1,114 @@
+"""The one table of dtypes: Skewless ↔ NumPy ↔ Arrow ↔ Feast ↔ Triton / Open Inference Protocol ↔ JSON Schema.
+
+Arrow and Feast types are given by name so that the core imports neither.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.errors import InvalidDefinition
+
+
+class Dtype(StrEnum):
+    """Declared type of a feature, request field or transform column. Never inferred from data."""
+
+    BOOL = "bool"
+    INT32 = "int32"
+    INT64 = "int64"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    STRING = "string"
+    BYTES = "bytes"
+    TIMESTAMP = "timestamp"
+    """Microseconds since 1970, UTC, as int64."""
+
+
+@dataclass(frozen=True, slots=True)
+class DtypeRow:
+    """What one dtype is called elsewhere. (Feast's wire format of a value is in features/value_codec.py.)"""
+
+    numpy: np.dtype[np.generic]
+    arrow: str
+    duckdb: str
+    feast: str
+    triton: str
+    json_schema: dict[str, str]
+    zero: object
+    """What stands in `Column.values` where a row is not valid."""
+
+
+_OBJECT: np.dtype[np.generic] = np.dtype(object)
+
+_INTEGER = {"type": "integer"}
+_NUMBER = {"type": "number"}
+_BASE64 = {"type": "string", "contentEncoding": "base64"}
+_DATE_TIME = {"type": "string", "format": "date-time"}
+
+
+def _numpy(kind: type[np.generic]) -> np.dtype[np.generic]:
+    return np.dtype(kind)
+
+
+TABLE: dict[Dtype, DtypeRow] = {
+    Dtype.BOOL: DtypeRow(_numpy(np.bool_), "bool", "BOOLEAN", "Bool", "BOOL", {"type": "boolean"}, False),
+    Dtype.INT32: DtypeRow(_numpy(np.int32), "int32", "INTEGER", "Int32", "INT32", _INTEGER, 0),
+    Dtype.INT64: DtypeRow(_numpy(np.int64), "int64", "BIGINT", "Int64", "INT64", _INTEGER, 0),
+    Dtype.FLOAT32: DtypeRow(_numpy(np.float32), "float", "FLOAT", "Float32", "FP32", _NUMBER, 0.0),
+    Dtype.FLOAT64: DtypeRow(_numpy(np.float64), "double", "DOUBLE", "Float64", "FP64", _NUMBER, 0.0),
+    Dtype.STRING: DtypeRow(_OBJECT, "string", "VARCHAR", "String", "BYTES", {"type": "string"}, ""),
+    Dtype.BYTES: DtypeRow(_OBJECT, "binary", "BLOB", "Bytes", "BYTES", _BASE64, b""),
+    Dtype.TIMESTAMP: DtypeRow(
+        _numpy(np.int64), "timestamp[us, tz=UTC]", "TIMESTAMPTZ", "UnixTimestamp", "INT64", _DATE_TIME, 0
+    ),
+}
+
+NUMERIC = frozenset({Dtype.BOOL, Dtype.INT32, Dtype.INT64, Dtype.FLOAT32, Dtype.FLOAT64})
+
+
+def from_feast(name: str, *, where: str) -> Dtype:
+    """The dtype that Feast calls `name` (such as `Float32`); `where` names the field in the refusal."""
+    for dtype, row in TABLE.items():
+        if row.feast == name:
+            return dtype
+    allowed = ", ".join(row.feast for row in TABLE.values())
+    raise InvalidDefinition(
+        f"{where} has Feast type `{name}`, which cannot be read online yet. Allowed: {allowed}",
+        hint="declare the field with one of the allowed types, or leave it out of the feature service",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Values of one named thing over rows.
+
+    `values` is (rows,) of the dtype's NumPy type, C-contiguous; `valid` is (rows,) bool. Where `valid` is
+    False the row is null and `values` holds the dtype's zero. NaN is a value, not a null.
+    """
+
+    dtype: Dtype
+    values: NDArray[np.generic]
+    valid: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def column_of(dtype: Dtype, items: list[object] | tuple[object, ...]) -> Column:
+    """A column from Python values, where None is null. Values must already be of the dtype's Python type.
+
+    >>> column_of(Dtype.FLOAT32, [1.5, None]).valid.tolist()
+    [True, False]
+    """
+    row = TABLE[dtype]
+    valid = np.fromiter((item is not None for item in items), dtype=np.bool_, count=len(items))
+    values: NDArray[np.generic] = np.empty(len(items), dtype=row.numpy)
+    values[:] = [row.zero if item is None else item for item in items]
+    return Column(dtype, values, valid)
+
+
+def to_python(column: Column) -> list[object]:
+    """Python values of a column, None where null; the inverse of `column_of`."""
+    return [item if ok else None for item, ok in zip(column.values.tolist(), column.valid.tolist(), strict=True)]

@@ -1,0 +1,124 @@
+"""Every error Skewless raises on purpose.
+
+::
+
+    SkewlessError
+    ├── InvalidRequest            the caller's body is wrong; the same body will fail again
+    │   └── LimitExceeded         it is well-formed but larger than this server accepts
+    ├── NotFound                  an endpoint, bundle or model of that name does not exist
+    ├── Rejected                  a feature is missing or stale and its policy is `reject`
+    ├── InvalidDefinition         a feature, transform, model or contract is declared wrongly
+    ├── InvalidSettings           an environment variable or settings value is wrong
+    ├── BundleRefused             an artifact does not verify; it must not serve
+    ├── Conflict                  someone else changed or holds the thing first
+    ├── Unavailable               a part is away; trying again later can succeed
+    │   └── DeadlineExceeded      the request's own deadline ran out
+    └── StackFailed               a process of the embedded stack cannot start or stay up
+
+No class knows a transport: each edge has one table from class to status.
+"""
+
+from typing import ClassVar
+
+
+class SkewlessError(Exception):
+    """Base of the tree. `message` says what, where, the value seen and what is allowed; `hint` what to do."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n\nhint: {self.hint}" if self.hint else self.message
+
+
+class InvalidRequest(SkewlessError):
+    """The request is wrong at `path` (a JSON path such as `$.instances[3].origin`)."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, path: str, allowed: str = "", hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.allowed = allowed
+        if code:
+            self.code = code  # type: ignore[misc]  # an instance may narrow its class's code
+
+
+class LimitExceeded(InvalidRequest):
+    """The request is larger than a limit of `limits.py`."""
+
+    code = "limit_exceeded"
+
+
+class NotFound(SkewlessError):
+    """Nothing of that kind has that name; `known` lists what exists."""
+
+    code = "not_found"
+
+    def __init__(self, kind: str, name: str, *, known: tuple[str, ...] = (), hint: str = "") -> None:
+        listed = ", ".join(f"`{each}`" for each in known) or "none"
+        super().__init__(f"{kind} `{name}` does not exist. Known: {listed}", hint=hint)
+        self.kind = kind
+        self.name = name
+        self.known = known
+
+
+class Rejected(SkewlessError):
+    """A feature's policy is `reject` and the store had no usable value for it."""
+
+    code = "feature_rejected"
+
+    def __init__(self, message: str, *, path: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class InvalidDefinition(SkewlessError):
+    """Something declared in a feature repository, or stored by an older version, is wrong."""
+
+    code = "invalid_definition"
+
+
+class InvalidSettings(SkewlessError):
+    """A settings variable has a value that is not allowed, or is not known at all."""
+
+    code = "invalid_settings"
+
+
+class BundleRefused(SkewlessError):
+    """A bundle, or one file of it, is not what its manifest says; it never serves."""
+
+    code = "bundle_refused"
+
+
+class Conflict(SkewlessError):
+    """Another writer or process got there first."""
+
+    code = "conflict"
+
+
+class Unavailable(SkewlessError):
+    """`part` cannot answer now. `retry_after_s` is when trying again is worth it, in seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, part: str, reason: str, *, retry_after_s: float = 1.0, hint: str = "") -> None:
+        super().__init__(f"{part} is unavailable: {reason}", hint=hint)
+        self.part = part
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(Unavailable):
+    """The request's deadline ran out before `part` answered."""
+
+    code = "deadline_exceeded"
+
+
+class StackFailed(SkewlessError):
+    """A process of the embedded stack cannot start or does not stay up; the message names it and its log."""
+
+    code = "stack_failed"

@@ -1,0 +1,1 @@
+"""What a bundle reads from the feature store, and what the read values mean."""
