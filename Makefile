@@ -1,0 +1,75 @@
+# Every command of the project. `make` alone lists them; CI runs the same targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+ARGS ?=
+export PYTHON
+
+.PHONY: help setup fmt lint typecheck check test unit integration e2e demo up down doctor lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Install the locked environment into .venv (PYTHON=… chooses the interpreter)
+
+# Re-done only when what is to be installed changes.
+$(INSTALLED): pyproject.toml requirements.lock scripts/setup.sh
+	@scripts/setup.sh
+	@touch $@
+
+fmt: $(INSTALLED) ## Format the code and fix what the linter can
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+lint: $(INSTALLED) ## Check rules, format and import contracts
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+typecheck: $(INSTALLED) ## Check types (mypy, strict)
+	@$(BIN)/mypy
+
+check: lint typecheck ## Lint and check types
+
+test: $(INSTALLED) ## Run every test, with real servers (ARGS="-k name" narrows)
+	@$(BIN)/pytest $(ARGS)
+
+unit: $(INSTALLED) ## Run the tests that need no server
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+integration: $(INSTALLED) ## Run the tests against real Valkey and Triton
+	@$(BIN)/pytest tests/contract tests/integration $(ARGS)
+
+e2e: $(INSTALLED) ## Run the tests of the whole stack
+	@$(BIN)/pytest tests/e2e $(ARGS)
+
+demo: $(INSTALLED) ## Run the shipped example end to end (ARGS=--exit stops the stack at its end)
+	@$(BIN)/skewless demo $(ARGS)
+
+up: $(INSTALLED) ## Start the embedded stack in the foreground
+	@$(BIN)/skewless up $(ARGS)
+
+down: $(INSTALLED) ## Stop the embedded stack
+	@$(BIN)/skewless down $(ARGS)
+
+doctor: $(INSTALLED) ## Say what is missing or unhealthy, and what to do
+	@$(BIN)/skewless doctor $(ARGS)
+
+# The images' locks hold a subset of the versions of requirements.lock.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock"
+lock: $(INSTALLED) ## Resolve dependencies again, keeping pins that still fit (ARGS=--upgrade moves them)
+	@$(COMPILE) $(ARGS) pyproject.toml --all-extras --group dev --output-file requirements.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra gateway --extra postgres --group build --constraints requirements.lock \
+		--output-file services/skewless_gateway/requirements.lock
+	@$(COMPILE) $(ARGS) --group triton --constraints requirements.lock \
+		--output-file services/skewless_triton/requirements.lock
+
+clean: ## Stop the stack and remove everything that was installed or made
+	@if [ -x $(BIN)/skewless ] && [ -e .skewless/stack.json ]; then $(BIN)/skewless down; fi
+	@rm -rf .skewless .venv .boot dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,122 @@
+"""docker-compose.yml against the Compose Specification's schema and the project's own rules. No engine runs here."""
+
+import importlib.resources
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from skewless_gateway.settings import GatewaySettings
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def _one_shot(name: str) -> bool:
+    """Whether others wait for the service to end, and not for its health."""
+    waits = [service.get("depends_on", {}).get(name, {}) for service in SERVICES.values()]
+    return any(each.get("condition") == "service_completed_successfully" for each in waits)
+
+
+def _validator() -> Draft202012Validator:
+    schemas = importlib.resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
+    return Draft202012Validator(json.loads((schemas / "compose-spec.json").read_text()))
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    errors = [f"{error.json_path}: {error.message}" for error in _validator().iter_errors(COMPOSE)]
+    assert not errors
+
+
+def test_the_schema_refuses_a_misspelt_key() -> None:
+    broken = {"services": {"gateway": {"image": "a:1", "restarts": "always"}}}
+    assert not _validator().is_valid(broken)
+
+
+@each_service
+def test_ports_are_published_on_loopback_only(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), f"{name} publishes {port}; write 127.0.0.1:HOST:CONTAINER"
+
+
+@each_service
+def test_images_have_a_version(name: str) -> None:
+    _, _, tag = SERVICES[name]["image"].rpartition(":")
+    assert re.match(r"v?\d", tag), f"{name}: the tag `{tag}` does not say a version"
+
+
+@pytest.mark.parametrize(
+    "dockerfile", sorted((ROOT / "services").glob("*/Dockerfile")), ids=lambda each: each.parent.name
+)
+def test_dockerfiles_start_from_versions_and_install_hashes(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE):
+        assert re.search(r":v?\d", base), f"{dockerfile}: {base} does not say a version"
+    for install in re.findall(r"pip install (?:[^\n]*\\\n)*[^\n]*", text):
+        assert "--require-hashes" in install or install.endswith("--no-build-isolation ."), install
+
+
+@each_service
+def test_services_restart_and_say_their_health(name: str) -> None:
+    service = SERVICES[name]
+    assert service.get("restart"), f"{name} has no restart policy"
+    assert _one_shot(name) or "healthcheck" in service, f"{name} has no health check"
+
+
+def test_secrets_come_from_the_environment_and_are_required() -> None:
+    for variable in re.findall(r"\$\{?(\w*PASSWORD\w*)(?!\w*:\?)", TEXT):
+        uses = re.findall(rf"\$\{{?{variable}[^}}]*", TEXT)
+        assert all(use.startswith(f"${{{variable}:?") for use in uses), f"{variable} must be ${{{variable}:?…}}"
+
+
+def test_the_gateway_gets_settings_that_it_has() -> None:
+    prefix = GatewaySettings.model_config["env_prefix"]
+    known = {f"{prefix}{field}".upper() for field in GatewaySettings.model_fields}
+    given = set(SERVICES["gateway"]["environment"])
+    assert given <= known, f"the gateway has no {sorted(given - known)}; it has {sorted(known)}"
+    required = {
+        f"{prefix}{name}".upper() for name, field in GatewaySettings.model_fields.items() if field.is_required()
+    }
+    assert required <= given, f"not given: {sorted(required - given)}"
+
+
+def test_each_profile_starts_triton_under_the_name_that_the_gateway_calls() -> None:
+    host, _, port = SERVICES["gateway"]["environment"]["SKEWLESS_GATEWAY_TRITON"].partition(":")
+    for profile in ("cpu", "gpu"):
+        (triton,) = [each for each in SERVICES.values() if profile in each.get("profiles", [])]
+        assert host in triton["networks"]["default"]["aliases"]
+        assert f"127.0.0.1:{port}:{port}" in triton["ports"]
+
+
+def test_prometheus_scrapes_services_that_exist_and_loads_rules_that_exist() -> None:
+    folder = ROOT / "monitoring" / "prometheus"
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    targets = [
+        target for job in config["scrape_configs"] for each in job["static_configs"] for target in each["targets"]
+    ]
+    names = {*SERVICES, "triton"}
+    assert {target.partition(":")[0] for target in targets} <= names
+    assert all((folder / rules).is_file() for rules in config["rule_files"])
+
+
+def test_alerts_name_metrics_that_the_gateway_has() -> None:
+    rules = yaml.safe_load((ROOT / "monitoring/prometheus/alerts.yml").read_text())
+    metrics = (ROOT / "services/skewless_gateway/metrics.py").read_text()
+    expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    for metric in re.findall(r"\bskewless_\w+", expressions):
+        family = re.sub(r"_(bucket|sum|count|total)$", "", metric)
+        assert f'"{family}' in metrics, f"services/skewless_gateway/metrics.py has no {metric}"
+
+
+def test_every_alert_says_what_it_means_and_what_to_do() -> None:
+    rules = yaml.safe_load((ROOT / "monitoring/prometheus/alerts.yml").read_text())
+    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
+        assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
+        assert set(rule["annotations"]) >= {"summary", "hint"}, rule["alert"]
