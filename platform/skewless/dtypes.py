@@ -5,6 +5,7 @@ Arrow and Feast types are given by name so that the core imports neither.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,8 +105,9 @@ def column_of(dtype: Dtype, items: list[object] | tuple[object, ...]) -> Column:
     """
     row = TABLE[dtype]
     valid = np.fromiter((item is not None for item in items), dtype=np.bool_, count=len(items))
+    filled: Any = [row.zero if item is None else item for item in items]
     values: NDArray[np.generic] = np.empty(len(items), dtype=row.numpy)
-    values[:] = [row.zero if item is None else item for item in items]
+    values[:] = filled
     return Column(dtype, values, valid)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from skewless.dtypes import Dtype
 from skewless.errors import InvalidDefinition
 from skewless.features.contract import JoinKey
-from skewless.features.redis_layout import ENTITYLESS_KEY, KeyTemplate, feature_field, timestamp_field
+from skewless.features.redis_layout import ENTITYLESS_KEY, KeyTemplate, feature_field, project_of, timestamp_field
 from skewless.features.value_codec import decode_timestamp, decoder
 from skewless.timestamps import SECOND_US, to_micros
 
@@ -63,6 +63,17 @@ def test_composite_keys_equal_feasts(number: int, small: int, text: str, raw: by
     }
     template = KeyTemplate.compile(tuple(JoinKey(name, dtype) for name, (dtype, _) in values.items()), "prod")
     assert template.key(tuple(values[name][1] for name in template.names)) == _feast_key(values, "prod")
+
+
+@given(number=INT64, text=st.text())
+def test_the_project_of_a_key_is_read_back_from_it(number: int, text: str) -> None:
+    values: dict[str, tuple[Dtype, object]] = {"a": (Dtype.INT64, number), "b": (Dtype.STRING, text + "prod")}
+    assert project_of(_feast_key(values, "nonprod")) == "nonprod"
+
+
+@given(st.binary(max_size=40))
+def test_a_key_of_someone_else_has_no_project_or_at_least_does_no_harm(key: bytes) -> None:
+    assert project_of(key) != "prod"
 
 
 def test_a_view_without_entity_has_feasts_dummy_key() -> None:

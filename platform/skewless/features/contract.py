@@ -97,7 +97,8 @@ class FeatureContract:
     @property
     def not_null_columns(self) -> frozenset[str]:
         """Columns in which a null can never occur: join keys and request fields that a caller must give."""
-        return frozenset(each.name for each in (*self.join_keys, *self.request_fields) if not each.nullable)
+        keys = frozenset(key.name for key in self.join_keys if not key.nullable)
+        return keys | {field.name for field in self.request_fields if not field.nullable}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `canonical_json.encode`."""

@@ -26,10 +26,9 @@ from skewless.features.contract import (
 )
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
 from skewless.features.policies import policy_for, stand_in
-from skewless.features.redis_layout import KeyTemplate, feature_field, timestamp_field
+from skewless.features.redis_layout import HashRead, KeyTemplate, feature_field, timestamp_field
 from skewless.features.value_codec import Decoder, decode_timestamp, decoder
 from skewless.features.visibility import Status, status_of
-from skewless.serving.ports import HashRead
 
 
 @dataclass(frozen=True, slots=True)

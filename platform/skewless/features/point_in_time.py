@@ -17,6 +17,11 @@ from skewless.dtypes import TABLE
 from skewless.features.contract import FeatureContract, ViewRead, column_name
 from skewless.features.visibility import Status, available_sql, stale_sql
 
+EVENT_US = "skewless_event_us"
+CREATED_US = "skewless_created_us"
+AVAILABLE_US = "skewless_available_us"
+"""Columns of `rows_sql` in microseconds; named so that no feature is called the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class OfflineSource:
@@ -47,7 +52,7 @@ def literal(text: str) -> str:
 
 
 def rows_sql(view: ViewRead, source: OfflineSource) -> str:
-    """Rows of a view cast to their declared dtypes: join keys, `event_us`, `created_us`, `available_us`, features."""
+    """Rows of a view cast to their declared dtypes: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features."""
     event = f"epoch_us({identifier(source.event_time)})"
     created = f"epoch_us({identifier(source.created_time)})" if source.created_time else event
     keys = [_cast(source.column(key.name), key.name, TABLE[key.dtype].duckdb) for key in view.join_keys]
@@ -57,9 +62,9 @@ def rows_sql(view: ViewRead, source: OfflineSource) -> str:
     selected = ",\n    ".join(
         [
             *keys,
-            f"{event} AS event_us",
-            f"{created} AS created_us",
-            f"{available_sql(event_time=event, created_time=created)} AS available_us",
+            f"{event} AS {EVENT_US}",
+            f"{created} AS {CREATED_US}",
+            f"{available_sql(event_time=event, created_time=created)} AS {AVAILABLE_US}",
             *features,
         ]
     )
@@ -72,12 +77,12 @@ def timeline_sql(view: ViewRead, source: OfflineSource) -> str:
     # The features themselves end the order so that exact ties are settled the same way on every run.
     tie_break = ", ".join(identifier(feature.name) for feature in view.features)
     return (
-        f"SELECT * FROM (\n  SELECT *, max(event_us) OVER (PARTITION BY {keys} ORDER BY available_us\n"
+        f"SELECT * FROM (\n  SELECT *, max({EVENT_US}) OVER (PARTITION BY {keys} ORDER BY {AVAILABLE_US}\n"
         f"    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_before_us\n  FROM (\n"
         f"  {rows_sql(view, source)}\n"
-        f"  QUALIFY row_number() OVER (PARTITION BY {keys}, available_us\n"
-        f"    ORDER BY event_us DESC, created_us DESC, {tie_break}) = 1))\n"
-        f"WHERE newest_before_us IS NULL OR event_us >= newest_before_us"
+        f"  QUALIFY row_number() OVER (PARTITION BY {keys}, {AVAILABLE_US}\n"
+        f"    ORDER BY {EVENT_US} DESC, {CREATED_US} DESC, {tie_break}) = 1))\n"
+        f"WHERE newest_before_us IS NULL OR {EVENT_US} >= newest_before_us"
     )
 
 
@@ -96,19 +101,19 @@ def point_in_time_sql(
         name = f"v{number}"
         timelines.append(f"{name} AS (\n{timeline_sql(view, sources[view.view])}\n)")
         equalities = [f"q.{identifier(key.name)} = {name}.{identifier(key.name)}" for key in view.join_keys]
-        conditions = " AND ".join([*equalities, f"{asked} >= {name}.available_us"])
+        conditions = " AND ".join([*equalities, f"{asked} >= {name}.{AVAILABLE_US}"])
         joins.append(f"ASOF LEFT JOIN {name} ON {conditions}")
-        stale = stale_sql(event_time=f"{name}.event_us", as_of=asked, ttl_us=view.ttl_us)
+        stale = stale_sql(event_time=f"{name}.{EVENT_US}", as_of=asked, ttl_us=view.ttl_us)
         selected += [
             f"CASE WHEN {stale} THEN NULL ELSE {name}.{identifier(feature.name)} END "
             f"AS {identifier(column_name(view.view, feature.name))}"
             for feature in view.features
         ]
         selected.append(
-            f"CASE WHEN {name}.event_us IS NULL THEN '{Status.MISSING}' WHEN {stale} THEN '{Status.STALE}' "
+            f"CASE WHEN {name}.{EVENT_US} IS NULL THEN '{Status.MISSING}' WHEN {stale} THEN '{Status.STALE}' "
             f"ELSE '{Status.OK}' END AS {identifier(status_column(view.view))}"
         )
-        selected.append(f"{name}.event_us AS {identifier(event_time_column(view.view))}")
+        selected.append(f"{name}.{EVENT_US} AS {identifier(event_time_column(view.view))}")
     return (
         f"WITH {', '.join(timelines)}\nSELECT {', '.join(selected)}\nFROM {questions} q\n"
         + "\n".join(joins)

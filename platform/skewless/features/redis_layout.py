@@ -56,6 +56,14 @@ _STRING_TYPE = _KEY_ENCODERS[Dtype.STRING][0]
 
 
 @dataclass(frozen=True, slots=True)
+class HashRead:
+    """Fields of one Redis hash, as raw bytes."""
+
+    key: bytes
+    fields: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyTemplate:
     """Builds the Redis key of one entity from its join-key values, given in the order of `names`."""
 
@@ -84,6 +92,22 @@ class KeyTemplate:
             parts += (type_code, _sized(encode(value)))
         parts.append(self._suffix)
         return b"".join(parts)
+
+
+def project_of(key: bytes) -> str | None:
+    """The project a Redis key belongs to; None for a key that is not one of Feast's.
+
+    A project is what follows the serialized entity, so `prod` is never mistaken for the end of `nonprod`.
+    """
+    try:
+        (count,) = _U32.unpack_from(key, 0)
+        position = _U32.size
+        for _ in range(2 * count):  # the names first, then the values: each a type, a length and that many bytes
+            (length,) = _U32.unpack_from(key, position + _U32.size)
+            position += 2 * _U32.size + length
+        return key[position:].decode() if count and position < len(key) else None
+    except (struct.error, UnicodeDecodeError):
+        return None
 
 
 def feature_field(view: str, feature: str) -> bytes:

@@ -1,0 +1,1 @@
+"""Defining, fitting and judging models."""

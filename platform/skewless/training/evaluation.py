@@ -1,0 +1,106 @@
+"""How good the scores of a binary classifier are: four numbers, from labels and scores alone."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.errors import InvalidDefinition
+
+_PROBABILITY_EPSILON = float(np.finfo(np.float32).eps)
+"""Log loss of a certain and wrong score is infinite; scores are kept this far from 0 and 1, as in scikit-learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Metrics over `rows` scores. None where the labels cannot say: `auroc` of one class, no positive at all."""
+
+    rows: int
+    positives: int
+    auroc: float | None
+    brier: float
+    log_loss: float
+    average_precision: float | None
+
+    def to_json(self) -> dict[str, int | float | None]:
+        """Plain data by field name."""
+        return asdict(self)
+
+
+def evaluate(labels: NDArray[np.bool_], scores: NDArray[np.float32]) -> Evaluation:
+    """All metrics of scores (rows,), probabilities of the positive class, against labels (rows,).
+
+    Raises InvalidDefinition for no rows, for arrays of unlike length and for a score outside of 0 to 1.
+    """
+    if labels.ndim != 1 or labels.shape != scores.shape or not len(labels):
+        raise InvalidDefinition(
+            f"labels and scores have shapes {labels.shape} and {scores.shape}; both must be (rows,) with a row or more"
+        )
+    wrong = ~((scores >= 0.0) & (scores <= 1.0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InvalidDefinition(f"score {scores[row]} of row {row} is no probability; allowed: 0 to 1")
+    return Evaluation(
+        rows=len(labels),
+        positives=int(labels.sum()),
+        auroc=auroc(labels, scores),
+        brier=brier(labels, scores),
+        log_loss=log_loss(labels, scores),
+        average_precision=average_precision(labels, scores),
+    )
+
+
+def auroc(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | None:
+    """Chance that a positive scores above a negative, ties counting half; None where a class is absent.
+
+    The Mann-Whitney statistic from average ranks (Hanley and McNeil 1982).
+
+    >>> auroc(np.array([False, True, True]), np.array([0.1, 0.4, 0.1]))
+    0.75
+    """
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return None
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    last_ranks = np.cumsum(counts)
+    ranks = last_ranks - (counts - 1) / 2.0
+    above = float(ranks[group][labels].sum()) - positives * (positives + 1) / 2.0
+    return above / (positives * negatives)
+
+
+def brier(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+    """Mean squared distance of score and label.
+
+    >>> brier(np.array([False, True]), np.array([0.5, 1.0]))
+    0.125
+    """
+    return float(np.mean((scores.astype(np.float64) - labels) ** 2))
+
+
+def log_loss(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
+    """Mean negative log-likelihood, in nats.
+
+    >>> round(log_loss(np.array([False, True]), np.array([0.5, 0.5])), 6)
+    0.693147
+    """
+    likely = np.clip(scores.astype(np.float64), _PROBABILITY_EPSILON, 1.0 - _PROBABILITY_EPSILON)
+    return float(-np.mean(np.log(np.where(labels, likely, 1.0 - likely))))
+
+
+def average_precision(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | None:
+    """Precision averaged over the recall that each distinct threshold adds; None where nothing is positive.
+
+    >>> average_precision(np.array([True, False, True]), np.array([0.9, 0.8, 0.7]))
+    0.8333333333333333
+    """
+    positives = int(labels.sum())
+    if not positives:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    descending = scores[order]
+    ends = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(descending) - 1)
+    found = np.cumsum(labels[order])[ends]
+    precision = found / (ends + 1)
+    added = np.diff(found, prepend=0) / positives
+    return float(np.sum(precision * added))
