@@ -1,0 +1,98 @@
+"""Golden vectors: a few training rows with the exact tensor and outputs they must give wherever the bundle runs.
+
+inputs:   {column: values}          before the transform, nulls included
+tensor:   float32 (rows, columns)   after the transform, kept as its bytes
+outputs:  {name: float32 (rows, columns)} of the model, kept as their bytes
+"""
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.dtypes import Column, Dtype, column_of, to_python
+from skewless.errors import BundleRefused
+
+_LITTLE_ENDIAN = np.dtype("<f4")
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_FLOATS = (Dtype.FLOAT32, Dtype.FLOAT64)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenVectors:
+    """See the module. `columns` holds every input column of the transform, each (rows,)."""
+
+    columns: Mapping[str, Column]
+    tensor: NDArray[np.float32]
+    outputs: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def rows(self) -> int:
+        return len(self.tensor)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `canonical_json.encode`."""
+        return {
+            "columns": {
+                name: {"dtype": column.dtype.value, "values": [_plain(item) for item in to_python(column)]}
+                for name, column in self.columns.items()
+            },
+            "tensor": _array_json(self.tensor),
+            "outputs": {name: _array_json(output) for name, output in self.outputs.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "GoldenVectors":
+        """The inverse of `to_json`. Raises BundleRefused for anything else."""
+        try:
+            return cls(
+                columns={name: _column(entry) for name, entry in data["columns"].items()},
+                tensor=_array(data["tensor"]),
+                outputs={name: _array(entry) for name, entry in data["outputs"].items()},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleRefused(f"golden.json does not hold golden vectors: {error!r}") from error
+
+
+def check_same_bits(expected: NDArray[np.float32], actual: NDArray[np.float32], *, what: str) -> None:
+    """Raises BundleRefused naming the first row and column whose bits differ; `what` says whose they are."""
+    if expected.shape != actual.shape:
+        raise BundleRefused(f"{what} has shape {actual.shape}, golden vectors have {expected.shape}")
+    differing = np.argwhere(expected.view(np.uint32) != np.ascontiguousarray(actual).view(np.uint32))
+    if len(differing):
+        row, column = differing[0]
+        raise BundleRefused(
+            f"{what} differs from the golden vectors in {len(differing)} of {expected.size} values, first at "
+            f"row {row}, column {column}: expected {expected[row, column]!r}, got {actual[row, column]!r}",
+            hint="the bundle was built by another version of this code or its libraries; train it again here",
+        )
+
+
+def _plain(item: object) -> object:
+    if isinstance(item, float) and not math.isfinite(item):
+        return "NaN" if math.isnan(item) else ("Infinity" if item > 0 else "-Infinity")
+    return base64.b64encode(item).decode() if isinstance(item, bytes) else item
+
+
+def _column(entry: Mapping[str, Any]) -> Column:
+    dtype = Dtype(entry["dtype"])
+    items: list[object] = list(entry["values"])
+    if dtype in _FLOATS:
+        items = [_NON_FINITE[item] if isinstance(item, str) else item for item in items]
+    elif dtype is Dtype.BYTES:
+        items = [base64.b64decode(item) if isinstance(item, str) else None for item in items]
+    return column_of(dtype, items)
+
+
+def _array_json(array: NDArray[np.float32]) -> dict[str, Any]:
+    data = np.ascontiguousarray(array, dtype=_LITTLE_ENDIAN).tobytes()
+    return {"shape": list(array.shape), "float32": base64.b64encode(data).decode()}
+
+
+def _array(entry: Mapping[str, Any]) -> NDArray[np.float32]:
+    flat = np.frombuffer(base64.b64decode(entry["float32"]), dtype=_LITTLE_ENDIAN)
+    return flat.reshape(entry["shape"]).astype(np.float32)

@@ -1,0 +1,1 @@
+"""The registry database: bundles, endpoints, routes and the audit trail, through SQLAlchemy and Alembic."""

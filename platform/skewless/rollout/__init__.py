@@ -1,0 +1,1 @@
+"""Which bundle answers for which endpoint: the routing table and how its history is read. Pure."""
