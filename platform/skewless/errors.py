@@ -55,13 +55,13 @@ class LimitExceeded(InvalidRequest):
 
 
 class NotFound(SkewlessError):
-    """Nothing of that kind has that name; `known` lists what exists."""
+    """Nothing of that kind has that name; `known` lists what exists, None where that would be too long a list."""
 
     code = "not_found"
 
-    def __init__(self, kind: str, name: str, *, known: tuple[str, ...] = (), hint: str = "") -> None:
-        listed = ", ".join(f"`{each}`" for each in known) or "none"
-        super().__init__(f"{kind} `{name}` does not exist. Known: {listed}", hint=hint)
+    def __init__(self, kind: str, name: str, *, known: tuple[str, ...] | None = None, hint: str = "") -> None:
+        listed = "" if known is None else f". Known: {', '.join(f'`{each}`' for each in known) or 'none'}"
+        super().__init__(f"{kind} `{name}` does not exist{listed}", hint=hint)
         self.kind = kind
         self.name = name
         self.known = known

@@ -1,0 +1,1 @@
+"""The models of the example, one module per model."""

@@ -1,0 +1,20 @@
+"""Will this flight arrive more than 15 minutes late? Asked at its scheduled departure."""
+
+from feature_repo.models.flight_columns import OUTPUTS
+from skewless.dtypes import Dtype
+from skewless.features.contract import RequestField
+from skewless.training.definition import BinaryLabels, ExampleTable, ModelDefinition, Period
+from skewless.transforms import Transform
+
+flight_delay = ModelDefinition(
+    name="flight-delay",
+    description="probability that a flight out of New York arrives more than 15 minutes late",
+    feature_service="flight_delay_v1",
+    request_fields=(RequestField("scheduled_departure", Dtype.TIMESTAMP),),
+    transform=Transform(outputs=OUTPUTS),
+    examples=ExampleTable(path="examples.parquet"),
+    training=Period.between("2013-01-01", "2013-05-01"),
+    holdout=Period.between("2013-04-01", "2013-05-01"),
+    labels=BinaryLabels(negative="on_time", positive="late"),
+    nullable_keys=frozenset({"tailnum"}),
+)

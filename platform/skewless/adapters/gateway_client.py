@@ -1,0 +1,102 @@
+"""Calls a gateway's REST API with httpx: one prediction at a time, and outcomes."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import msgspec
+
+from skewless.errors import InvalidRequest, SkewlessError, Unavailable
+from skewless.simulation.replay import Answer, Instance
+from skewless.timestamps import format_timestamp
+
+TIMEOUT_S = 15.0
+"""Longer than any deadline the gateway grants, so that its own answer is what ends a request."""
+CONNECTIONS_MAX = 32
+_RETRY_AFTER_S = 0.5
+_RETRIED = frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
+
+
+class GatewayClient:
+    """Implements `simulation.replay.PredictionClient` for one endpoint; also an async context manager."""
+
+    def __init__(
+        self, base_url: str, endpoint: str, *, timestamp_fields: frozenset[str], label_names: tuple[str, str]
+    ) -> None:
+        """`timestamp_fields` are given in microseconds and sent as RFC 3339; `label_names` are (negative, positive)."""
+        limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
+        self._client = httpx.AsyncClient(base_url=base_url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
+        self._path = f"/v1/endpoints/{endpoint}/predict"
+        self._timestamp_fields = timestamp_fields
+        self._label_names = label_names
+        self._encoder = msgspec.json.Encoder()
+
+    async def __aenter__(self) -> "GatewayClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def predict(self, instance: Instance, *, as_of: int | None, receipt: str = "summary") -> Answer:
+        """Ask for one prediction, at `as_of` (µs) where the gateway allows it; None leaves it to its clock."""
+        started = time.perf_counter()
+        body = await self.ask([instance], as_of=as_of, receipt=receipt)
+        latency_s = time.perf_counter() - started
+        return Answer(body["prediction_ids"][0], body["predictions"][0]["probability"], latency_s)
+
+    async def ask(self, instances: list[Instance], *, as_of: int | None, receipt: str) -> dict[str, Any]:
+        """The gateway's whole answer. Raises Unavailable to be tried again, InvalidRequest for a refusal."""
+        options: dict[str, object] = {"receipt": receipt}
+        if as_of is not None:
+            options["as_of"] = format_timestamp(as_of)
+        return await self._post(self._path, {"instances": [self._wire(each) for each in instances], "options": options})
+
+    async def report(self, outcomes: Sequence[tuple[str, bool, int]]) -> None:
+        """Report (prediction id, label, outcome time in µs)."""
+        rows = [
+            {
+                "prediction_id": prediction_id,
+                "label": self._label_names[int(label)],
+                "outcome_time": format_timestamp(outcome_time),
+            }
+            for prediction_id, label, outcome_time in outcomes
+        ]
+        await self._post("/v1/outcomes", {"outcomes": rows})
+
+    def _wire(self, instance: Instance) -> Instance:
+        return {
+            name: format_timestamp(value) if name in self._timestamp_fields and isinstance(value, int) else value
+            for name, value in instance.items()
+        }
+
+    async def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        try:
+            response = await self._client.post(
+                path, content=self._encoder.encode(body), headers={"Content-Type": "application/json"}
+            )
+        except httpx.TransportError as error:
+            raise Unavailable(
+                "gateway", f"{type(error).__name__} {error}".strip(), retry_after_s=_RETRY_AFTER_S
+            ) from error
+        if response.status_code == httpx.codes.OK:
+            answer: dict[str, Any] = msgspec.json.decode(response.content)
+            return answer
+        raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> SkewlessError:
+    try:
+        problem: dict[str, Any] = msgspec.json.decode(response.content)
+    except msgspec.DecodeError:
+        problem = {"detail": response.text[:200]}
+    detail, hint = str(problem.get("detail", "")), str(problem.get("hint", ""))
+    if response.status_code in _RETRIED:
+        wait = float(response.headers.get("Retry-After", _RETRY_AFTER_S))
+        return Unavailable("gateway", detail, retry_after_s=wait, hint=hint)
+    return InvalidRequest(
+        f"the gateway answered {response.status_code}: {detail}",
+        path=str(problem.get("path", "$")),
+        allowed=str(problem.get("allowed", "")),
+        hint=hint,
+    )

@@ -1,0 +1,76 @@
+"""Rows of the prediction log as columns again, so that they can be compared with the same rows computed offline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from skewless.adapters.arrow_columns import column_from_arrow
+from skewless.canonical_json import Digest
+from skewless.dtypes import Column
+from skewless.errors import NotFound
+from skewless.features.contract import FeatureContract, column_name
+from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
+from skewless.features.visibility import Status
+from skewless.parity.compare import Scored
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRows:
+    """Logged predictions of one bundle. `as_of` is int64 µs (rows,); `given` holds join keys and request fields."""
+
+    prediction_ids: tuple[str, ...]
+    as_of: NDArray[np.int64]
+    given: dict[str, Column]
+    scored: Scored
+
+
+def bundle_of(table: pa.Table) -> Digest:
+    """The one bundle that answered every row of a log table. Raises NotFound where there is none or several."""
+    digests = tuple(sorted(set(table.column("bundle_digest").to_pylist())))
+    if len(digests) != 1:
+        raise NotFound("single bundle", "of these predictions", known=tuple(digests))
+    return Digest(digests[0])
+
+
+def pick(table: pa.Table, prediction_ids: Sequence[str]) -> pa.Table:
+    """The rows of a log table with these ids, in their order. Raises NotFound naming an id the log does not have."""
+    positions = pc.index_in(pa.array(prediction_ids, pa.string()), value_set=table.column("prediction_id"))
+    if positions.null_count:
+        lost = prediction_ids[int(np.flatnonzero(positions.is_null().to_numpy(zero_copy_only=False))[0])]
+        raise NotFound(
+            "prediction", lost, hint="the log keeps a prediction at the latest one flush interval after its answer"
+        )
+    return table.take(positions)
+
+
+def served_rows(table: pa.Table, contract: FeatureContract, output: str) -> ServedRows:
+    """Columns of a log table; `output` names the model output to compare."""
+    given = {key.name: _column(table, f"key.{key.name}", key.dtype) for key in contract.join_keys}
+    given |= {each.name: _column(table, f"request.{each.name}", each.dtype) for each in contract.request_fields}
+    columns, statuses, event_times = {}, {}, {}
+    for view in contract.views:
+        times = table.column(f"event_time.{view.view}").cast(pa.int64()).fill_null(NO_EVENT_TIME)
+        event_times[view.view] = times.to_numpy().astype(np.int64)
+        for feature in view.features:
+            name = column_name(view.view, feature.name)
+            columns[name] = _column(table, f"feature.{name}", feature.dtype)
+            codes = [STATUS_CODE[Status(text)] for text in table.column(f"status.{name}").to_pylist()]
+            statuses[name] = np.array(codes, dtype=np.uint8)
+    rows = table.num_rows
+    tensor = np.frombuffer(b"".join(table.column("tensor").to_pylist()), dtype="<f4").reshape(rows, -1)
+    outputs = np.array(table.column(f"output.{output}").to_pylist(), dtype=np.float32).reshape(rows, -1)
+    return ServedRows(
+        prediction_ids=tuple(table.column("prediction_id").to_pylist()),
+        as_of=table.column("as_of").cast(pa.int64()).to_numpy().astype(np.int64),
+        given=given,
+        scored=Scored(FeatureFrame(rows, columns, statuses, event_times), tensor.astype(np.float32), outputs),
+    )
+
+
+def _column(table: pa.Table, name: str, dtype: Any) -> Column:
+    return column_from_arrow(table.column(name), dtype)

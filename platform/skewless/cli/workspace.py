@@ -1,0 +1,216 @@
+"""Where the command line puts its parts together: settings, definitions, stores and the registry of one home."""
+
+import importlib
+import os
+import pkgutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from skewless.bundles.artifact_store import FolderArtifactStore
+from skewless.bundles.bundle import Bundle, load_bundle, signature_json
+from skewless.errors import InvalidDefinition, NotFound, Unavailable
+from skewless.features.contract import FeatureContract
+from skewless.registry.database import engine, upgrade
+from skewless.registry.deployment import Deployment
+from skewless.registry.records import BundleRecord
+from skewless.registry.repository import Registry, system_clock
+from skewless.settings import Home, Settings, load_settings
+from skewless.stack.state import StackState, read_state
+from skewless.training.definition import ModelDefinition
+
+if TYPE_CHECKING:
+    # Importing these takes seconds (Feast) or pulls in training libraries; commands that need them pay, others do not.
+    from skewless.adapters.duckdb_point_in_time import DuckDBOffline
+    from skewless.adapters.feast_repository import Applied, FeatureRepository
+    from skewless.training.train import Training
+
+Progress = Callable[[str], None]
+_NOWHERE = "127.0.0.1:6379"
+"""Feast wants an address even for work that never connects; definitions can be applied while the stack is down."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One home and one feature repository. Opening a part that is not there raises with what to run first."""
+
+    settings: Settings = field(default_factory=lambda: load_settings(Settings))
+
+    @property
+    def home(self) -> Home:
+        """The folder of everything kept."""
+        return self.settings.folders
+
+    @property
+    def artifacts(self) -> FolderArtifactStore:
+        """The artifact store."""
+        return FolderArtifactStore(self.home.artifacts)
+
+    @contextmanager
+    def registry(self, *, create: bool = False) -> Iterator[Registry]:
+        """The registry. `create` makes or migrates the home's own database; a configured one is its operator's."""
+        if create and self.settings.database_url is None:
+            upgrade(self.settings.registry_url)
+        registry = Registry(engine(self.settings.registry_url))
+        try:
+            yield registry
+        finally:
+            registry.close()
+
+    @contextmanager
+    def deployment(self) -> Iterator[Deployment]:
+        """Changes of live bundles."""
+        with self.registry() as registry:
+            yield Deployment(registry, self.artifacts, self.home.triton_models)
+
+    @property
+    def online_store_url(self) -> str:
+        """`redis://…` as configured, or of the running stack. Raises Unavailable when there is neither."""
+        configured = self.settings.online_store
+        return f"redis://{configured}" if configured else self.stack().valkey_url
+
+    @property
+    def gateway_url(self) -> str:
+        """Base URL of the running gateway. Raises Unavailable when the stack is down."""
+        return self.stack().gateway_url
+
+    def stack(self) -> StackState:
+        """The running stack. Raises Unavailable when it is down."""
+        state = read_state(self.home)
+        if state is None:
+            raise Unavailable("the stack", f"nothing runs in `{self.home.root}`", hint="start it with `skewless up`")
+        return state
+
+    def features(self, *, connected: bool = True) -> "FeatureRepository":
+        """The Feast repository; `connected` needs the running stack's online store."""
+        from skewless.adapters.feast_repository import Connections, FeatureRepository
+
+        address = self.online_store_url.removeprefix("redis://") if connected else _NOWHERE
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        return FeatureRepository(self.settings.repo, Connections(address, self.settings.feast_registry_url))
+
+    def definitions(self, module: str) -> ModuleType:
+        """A module of the feature repository, such as `features` or `example`.
+
+        Raises InvalidDefinition where the repository or the module does not exist or does not import.
+        """
+        folder = self.settings.repo.resolve()
+        os.environ["SKEWLESS_DATA"] = str(self.settings.data_folder)
+        if not (folder / "feature_store.yaml").is_file():
+            raise InvalidDefinition(
+                f"`{folder.name}` is no feature repository: it has no feature_store.yaml",
+                hint="run in the folder that holds the repository, or set SKEWLESS_REPO",
+            )
+        if str(folder.parent) not in sys.path:
+            sys.path.insert(0, str(folder.parent))
+        try:
+            return importlib.import_module(f"{folder.name}.{module}")
+        except ImportError as error:
+            raise InvalidDefinition(
+                f"`{folder.name}/{module.replace('.', '/')}` cannot be imported: {error}",
+                hint="every import of a feature repository must be installed or lie in the repository",
+            ) from error
+
+    @cached_property
+    def models(self) -> dict[str, ModelDefinition]:
+        """Every model defined in the repository's `models` package, by name."""
+        package = self.definitions("models")
+        found: dict[str, ModelDefinition] = {}
+        for entry in pkgutil.iter_modules(package.__path__):
+            for item in vars(self.definitions(f"models.{entry.name}")).values():
+                if isinstance(item, ModelDefinition):
+                    found[item.name] = item
+        return found
+
+    def model(self, name: str) -> ModelDefinition:
+        """A model by name. Raises NotFound."""
+        if name not in self.models:
+            raise NotFound("model", name, known=tuple(sorted(self.models)))
+        return self.models[name]
+
+    def apply(self) -> "Applied":
+        """Register the repository's Feast objects."""
+        return self.features(connected=False).apply(self.definitions("features"))
+
+    def contract(self, definition: ModelDefinition) -> FeatureContract:
+        """The feature contract of a model against the registered definitions."""
+        return self.features(connected=False).contract(
+            definition.feature_service,
+            request_fields=definition.request_fields,
+            nullable_keys=definition.nullable_keys,
+            policies=definition.policies,
+        )
+
+    def offline(self, definition: ModelDefinition) -> "DuckDBOffline":
+        """The offline store as the model's examples and features lie in it."""
+        from skewless.adapters.duckdb_point_in_time import DuckDBOffline
+
+        return DuckDBOffline(
+            self.settings.data_folder, self.features(connected=False).sources(definition.feature_service)
+        )
+
+    def train(self, definition: ModelDefinition, progress: Progress) -> "Training":
+        """Train a model, keep its bundle in the artifact store and register it."""
+        from skewless.adapters.onnx_learner import BoostedTreesLearner
+        from skewless.training.train import train
+
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.home.root, prefix="bundle-") as folder:
+            training = train(
+                definition,
+                self.contract(definition),
+                self.offline(definition),
+                BoostedTreesLearner(definition.learner),
+                Path(folder),
+                progress,
+            )
+            progress("verifying and registering the bundle")
+            self.register(Path(folder))
+        return training
+
+    def register(self, folder: Path) -> Bundle:
+        """Verify a bundle folder, keep it in the artifact store and record it. Raises BundleRefused."""
+        bundle = load_bundle(folder)
+        verify_outputs(bundle)
+        location = self.artifacts.put(folder, bundle.digest)
+        with self.registry(create=True) as registry:
+            registry.register_bundle(
+                BundleRecord(
+                    digest=bundle.digest,
+                    name=bundle.name,
+                    created_time=system_clock(),
+                    artifact=location,
+                    contract_digest=bundle.contract.digest,
+                    transform_digest=bundle.transform.digest,
+                    signature=signature_json(bundle.signature),
+                    metrics=bundle.provenance.get("holdout", {}).get("metrics", {}),
+                    provenance=bundle.provenance,
+                )
+            )
+        return bundle
+
+    def bundle(self, digest_prefix: str) -> Bundle:
+        """A registered bundle, loaded and verified."""
+        with self.registry() as registry:
+            digest = registry.bundle(digest_prefix).digest
+        return load_bundle(self.artifacts.open(digest), digest)
+
+
+def verify_outputs(bundle: Bundle) -> None:
+    """Run the bundle's model on its golden tensor. Raises BundleRefused where an output's bits differ."""
+    from skewless.adapters.onnx_runtime import OnnxModel
+    from skewless.bundles.bundle import MODEL
+    from skewless.bundles.golden import check_same_bits
+
+    model = OnnxModel((bundle.folder / MODEL).read_bytes())
+    check_same_bits(
+        bundle.golden.outputs[model.output_name],
+        model.run(bundle.golden.tensor),
+        what=f"model output `{model.output_name}`",
+    )

@@ -1,0 +1,90 @@
+"""What the data plane needs from the outside. Adapters implement these; the core knows nothing else of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.features.redis_layout import HashRead
+from skewless.serving.records import AnsweredBatch, Outcome
+
+
+class OnlineStore(Protocol):
+    """Reads hashes. One call is one round trip."""
+
+    async def read(self, reads: Sequence[HashRead], *, timeout_s: float) -> list[list[bytes | None]]:
+        """Values in the order asked, None where key or field does not exist.
+
+        Raises Unavailable when the store does not answer, DeadlineExceeded when it takes longer than `timeout_s`.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store answers. Raises Unavailable."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSignature:
+    """Name, Triton datatype and shape per row of the one input and of the outputs a bundle declares."""
+
+    input_name: str
+    input_columns: int
+    outputs: tuple[tuple[str, int], ...]
+    """(name, columns) of each FP32 output, in order."""
+
+
+class ModelBackend(Protocol):
+    """Runs a loaded model on a batch."""
+
+    async def infer(
+        self, model: str, signature: ModelSignature, tensor: NDArray[np.float32], *, timeout_s: float
+    ) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name, each (rows, columns) float32, for a tensor (rows, input_columns), C-contiguous.
+
+        Raises Unavailable when the backend is away or has no such model, DeadlineExceeded past `timeout_s`.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return when the backend answers. Raises Unavailable."""
+        ...
+
+    async def load(self, model: str) -> None:
+        """Return when the model is loaded and ready. Raises Unavailable, or BundleRefused if it cannot load."""
+        ...
+
+    async def unload(self, model: str) -> None: ...
+
+    async def is_ready(self, model: str) -> bool:
+        """Whether the model would answer now; False, not an error, while the backend is away."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class PredictionLog(Protocol):
+    """Keeps every answered prediction and every outcome, each exactly once."""
+
+    def append(self, batch: AnsweredBatch) -> None:
+        """Take the predictions of one request. Never blocks; durable after the next flush."""
+        ...
+
+    def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Take outcomes that arrived together. Never blocks; durable after the next flush."""
+        ...
+
+    async def commit(self) -> None:
+        """Return when what was appended is as safe as the log promises: at once, or after a flush.
+
+        Raises Unavailable when a flush is due and fails; the entries stay in the log's memory.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Flush, and leave the log readable."""
+        ...

@@ -1,0 +1,103 @@
+"""Receipts: what a caller is told about its predictions besides the predictions."""
+
+import base64
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.dtypes import Column, Dtype, to_python
+from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, STATUS_CODES
+from skewless.features.visibility import Status
+from skewless.serving.records import AnsweredBatch, tensor_digest
+from skewless.serving.request import ReceiptLevel
+from skewless.serving.served_bundle import ServedBundle
+from skewless.timestamps import SECOND_US, format_timestamp
+
+_OK = STATUS_CODE[Status.OK]
+
+
+def receipt(level: ReceiptLevel, batch: AnsweredBatch, served: ServedBundle) -> dict[str, Any] | None:
+    """Plain data for JSON; None where the caller wants none. `full` adds every value of every instance."""
+    if level is ReceiptLevel.NONE:
+        return None
+    summary = {
+        "endpoint": batch.endpoint,
+        "bundle": batch.bundle,
+        "as_of": format_timestamp(batch.as_of),
+        "rung": batch.rung,
+        "timings_ms": {stage: round(taken, 3) for stage, taken in batch.stage_ms.items()},
+        "statuses": status_counts(batch),
+        "not_ok": _not_ok(batch, served),
+    }
+    if level is ReceiptLevel.FULL:
+        summary["instances"] = _instances(batch, served)
+    return summary
+
+
+def status_counts(batch: AnsweredBatch) -> dict[str, int]:
+    """How many served values have each status, statuses that did not occur left out."""
+    statuses = batch.frame.statuses
+    if not statuses:
+        return {}
+    counts = np.bincount(np.concatenate(list(statuses.values())), minlength=len(STATUS_CODES)).tolist()
+    return {str(status): count for status, count in zip(STATUS_CODES, counts, strict=True) if count}
+
+
+def _not_ok(batch: AnsweredBatch, served: ServedBundle) -> list[dict[str, Any]]:
+    """Columns with a value that is not `ok`: how many of each status, and the age of the oldest of them."""
+    found = []
+    for column, codes in batch.frame.statuses.items():
+        wrong = codes != _OK
+        if not wrong.any():
+            continue
+        counts = np.bincount(codes[wrong], minlength=len(STATUS_CODES)).tolist()
+        found.append(
+            {
+                "column": column,
+                "statuses": {str(status): count for status, count in zip(STATUS_CODES, counts, strict=True) if count},
+                "worst_age_s": _worst_age_s(batch.frame.event_times[served.view_of_column[column]][wrong], batch.as_of),
+            }
+        )
+    return found
+
+
+def _worst_age_s(event_times: NDArray[np.int64], as_of: int) -> float | None:
+    """Age of the oldest row in seconds; None where there is no row at all."""
+    known = event_times[event_times != NO_EVENT_TIME]
+    return (as_of - int(known.min())) / SECOND_US if len(known) else None
+
+
+def _instances(batch: AnsweredBatch, served: ServedBundle) -> list[dict[str, Any]]:
+    features: list[dict[str, Any]] = [{} for _ in range(batch.rows)]
+    for name, column in batch.frame.columns.items():
+        codes = batch.frame.statuses[name].tolist()
+        times = batch.frame.event_times[served.view_of_column[name]].tolist()
+        for row, value in enumerate(json_values(column)):
+            age_s = None if times[row] == NO_EVENT_TIME else (batch.as_of - times[row]) / SECOND_US
+            features[row][name] = {"status": str(STATUS_CODES[codes[row]]), "age_s": age_s, "value": value}
+    return [{"features": features[row], "tensor_digest": tensor_digest(batch.tensor[row])} for row in range(batch.rows)]
+
+
+def json_values(column: Column) -> list[object]:
+    """A column's values as JSON can hold them: null, RFC 3339 for timestamps, base64 for bytes, words for NaN."""
+    values = to_python(column)
+    if column.dtype is Dtype.TIMESTAMP:
+        return [None if value is None else _timestamp(value) for value in values]
+    if column.dtype is Dtype.BYTES:
+        return [base64.b64encode(value).decode() if isinstance(value, bytes) else None for value in values]
+    return [_word(value) if isinstance(value, float) and not math.isfinite(value) else value for value in values]
+
+
+def _timestamp(value: object) -> object:
+    """RFC 3339, or the bare microseconds of a moment outside the years 1 to 9999."""
+    assert isinstance(value, int), "timestamp columns hold integers"
+    try:
+        return format_timestamp(value)
+    except OverflowError:
+        return value
+
+
+def _word(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

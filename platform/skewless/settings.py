@@ -1,0 +1,281 @@
+"""Settings from environment variables: typed, explained, and refused by name when wrong.
+
+Every settings class of every service is read through `load_settings`, so that a misspelt variable never passes
+for a default and a wrong value is reported the same way everywhere.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from skewless.errors import InvalidSettings
+
+STACK_PREFIX = "SKEWLESS_STACK_"
+GATEWAY_PREFIX = "SKEWLESS_GATEWAY_"
+PREFIXES = ("SKEWLESS_", STACK_PREFIX, GATEWAY_PREFIX)
+"""Every prefix in use. A variable belongs to the longest prefix it starts with."""
+_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s]*@")
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder that holds everything Skewless keeps on this machine, and where each thing is in it.
+
+    `root` is made absolute, so that processes started in other folders mean the same place.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.absolute())
+
+    @property
+    def stack_file(self) -> Path:
+        """State of the embedded stack, as JSON."""
+        return self.root / "stack.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked by the one supervisor of this home as long as it lives."""
+        return self.root / "stack.lock"
+
+    @property
+    def logs(self) -> Path:
+        """One log per process."""
+        return self.root / "logs"
+
+    @property
+    def valkey(self) -> Path:
+        """Valkey's append-only file."""
+        return self.root / "valkey"
+
+    @property
+    def triton(self) -> Path:
+        """Triton's model repository and backends."""
+        return self.root / "triton"
+
+    @property
+    def triton_models(self) -> Path:
+        """Triton's model repository."""
+        return self.triton / "models"
+
+    @property
+    def database(self) -> Path:
+        """The registry database where no other is configured."""
+        return self.root / "registry.db"
+
+    @property
+    def feast_registry(self) -> Path:
+        """Feast's own registry."""
+        return self.root / "feast_registry.db"
+
+    @property
+    def data(self) -> Path:
+        """Source tables."""
+        return self.root / "data"
+
+    @property
+    def artifacts(self) -> Path:
+        """Bundles."""
+        return self.root / "artifacts"
+
+    @property
+    def predictions(self) -> Path:
+        """The prediction log."""
+        return self.root / "predictions"
+
+
+class Settings(BaseSettings):
+    """What every command shares."""
+
+    model_config = SettingsConfigDict(env_prefix="SKEWLESS_", env_ignore_empty=True, frozen=True)
+
+    home: Path = Field(default=Path(".skewless"), description="Folder of everything kept on this machine.")
+    repo: Path = Field(default=Path("feature_repo"), description="Folder of the feature and model definitions.")
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL of the registry database; a SQLite file in the home where not given."
+    )
+    data: Path | None = Field(
+        default=None, description="Folder of the source tables; `data` in the home where not given."
+    )
+    online_store: str | None = Field(
+        default=None,
+        description="`host:port` of the Redis that features are written to; the running stack's Valkey where not given.",
+    )
+    feast_registry: str | None = Field(
+        default=None, description="SQLAlchemy URL of Feast's registry; a SQLite file in the home where not given."
+    )
+
+    @property
+    def folders(self) -> Home:
+        """Where each thing is under `home`."""
+        return Home(self.home)
+
+    @property
+    def registry_url(self) -> str:
+        """The registry database's URL, configured or under the home."""
+        return self.database_url or f"sqlite:///{self.folders.database}"
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder of the source tables, absolute."""
+        return (self.data or self.folders.data).absolute()
+
+    @property
+    def feast_registry_url(self) -> str:
+        """The URL of Feast's registry, configured or under the home."""
+        return self.feast_registry or f"sqlite:///{self.folders.feast_registry}"
+
+
+class StackSettings(BaseSettings):
+    """The embedded stack. Ports are on loopback; 0 lets the stack choose a free one."""
+
+    model_config = SettingsConfigDict(env_prefix=STACK_PREFIX, env_ignore_empty=True, frozen=True)
+
+    gateway_port: int = Field(
+        default=8100,
+        ge=0,
+        le=65_535,
+        description="Preferred port of the gateway; where it is taken, a free one.",
+    )
+    valkey_port: int = Field(default=0, ge=0, le=65_535, description="Port of Valkey.")
+    triton_http_port: int = Field(default=0, ge=0, le=65_535, description="Port of Triton's HTTP API.")
+    triton_grpc_port: int = Field(default=0, ge=0, le=65_535, description="Port of Triton's gRPC API.")
+    triton_metrics_port: int = Field(default=0, ge=0, le=65_535, description="Port of Triton's metrics.")
+    allow_as_of: bool = Field(
+        default=False, description="Whether requests may carry their own as_of, for back-tests and replays."
+    )
+    start_timeout_s: float = Field(
+        default=90.0, gt=0, le=3600, description="Seconds a started process may take until it is healthy."
+    )
+    probe_interval_s: float = Field(
+        default=1.0, ge=0.1, le=60, description="Seconds between health checks of a process."
+    )
+    probe_failures_max: int = Field(
+        default=5, ge=1, le=100, description="Failed health checks in a row after which a process counts as hung."
+    )
+    restart_delay_s: float = Field(
+        default=0.5,
+        gt=0,
+        le=60,
+        description="Seconds before a first restart; doubles with each failure.",
+    )
+    restart_delay_max_s: float = Field(
+        default=15.0, gt=0, le=3600, description="Longest wait before a restart, in seconds."
+    )
+    restarts_max: int = Field(
+        default=6, ge=0, le=1000, description="Failures in a row after which a process is no longer restarted."
+    )
+    stable_s: float = Field(
+        default=30.0, gt=0, le=86_400, description="Seconds of good health after which earlier failures are forgotten."
+    )
+
+    @model_validator(mode="after")
+    def _delays_must_be_in_order(self) -> "StackSettings":
+        if self.restart_delay_s > self.restart_delay_max_s:
+            raise ValueError(
+                f"{STACK_PREFIX}RESTART_DELAY_S ({self.restart_delay_s:g}) must not exceed "
+                f"{STACK_PREFIX}RESTART_DELAY_MAX_S ({self.restart_delay_max_s:g})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ports_must_differ(self) -> "StackSettings":
+        names = [name for name in type(self).model_fields if name.endswith("_port") and getattr(self, name)]
+        for index, name in enumerate(names):
+            for other in names[:index]:
+                if getattr(self, name) == getattr(self, other):
+                    both = f"{variable_name(type(self), other)} and {variable_name(type(self), name)}"
+                    raise ValueError(f"{both} are both {getattr(self, name)}; give each its own port, or 0")
+        return self
+
+
+def load_settings(settings_class: type[SettingsT]) -> SettingsT:
+    """Settings of a class from the environment.
+
+    Raises InvalidSettings for a variable with the class's prefix that the class does not know, and for a value
+    that is not allowed; the message names the variable, the value (secrets masked) and what is allowed.
+    """
+    _refuse_unknown(settings_class)
+    try:
+        return settings_class()
+    except ValidationError as error:
+        problems = "\n".join(_describe_problem(settings_class, each) for each in error.errors())
+        raise InvalidSettings(problems, hint="correct or unset the variable; unset, its default holds") from error
+    except SettingsError as error:
+        raise InvalidSettings(f"a {prefix_of(settings_class)} variable cannot be read: {error}") from error
+
+
+def variable_name(settings_class: type[BaseSettings], field: str) -> str:
+    """The environment variable of a field."""
+    return f"{prefix_of(settings_class)}{field.upper()}"
+
+
+def prefix_of(settings_class: type[BaseSettings]) -> str:
+    """What the variables of a class start with."""
+    return settings_class.model_config.get("env_prefix") or ""
+
+
+def as_environment(settings: BaseSettings) -> dict[str, str]:
+    """Variables from which `load_settings` makes equal settings in another process; None is left out."""
+    values = settings.model_dump(mode="json")
+    return {variable_name(type(settings), name): str(value) for name, value in values.items() if value is not None}
+
+
+def describe(settings: BaseSettings) -> str:
+    """One line per variable with its value in force, secrets and passwords in URLs masked."""
+    return "\n".join(
+        f"{variable_name(type(settings), name)}={mask(getattr(settings, name))}" for name in type(settings).model_fields
+    )
+
+
+def mask(value: object) -> str:
+    """A value as text without its secret part.
+
+    >>> mask("redis://me:secret@127.0.0.1:6379")
+    'redis://me:***@127.0.0.1:6379'
+    """
+    if isinstance(value, SecretStr):
+        return "***"
+    return _PASSWORD.sub(r"\1:***@", "" if value is None else str(value))
+
+
+def _refuse_unknown(settings_class: type[BaseSettings]) -> None:
+    allowed = [variable_name(settings_class, field) for field in settings_class.model_fields]
+    for name in _variables_of(prefix_of(settings_class)):
+        if name.upper() in allowed:
+            continue
+        close = difflib.get_close_matches(name.upper(), allowed, n=2, cutoff=0.6)
+        meant = f"did you mean {' or '.join(close)}? Otherwise unset it" if close else "unset it"
+        raise InvalidSettings(
+            f"the environment variable {name} is not a setting. Allowed: {', '.join(allowed)}", hint=meant
+        )
+
+
+def _variables_of(prefix: str) -> Iterator[str]:
+    """Variables of the environment that belong to a prefix and to no longer one."""
+    longer = tuple(each for each in PREFIXES if each.startswith(prefix) and each != prefix)
+    for name in sorted(os.environ):
+        if name.upper().startswith(prefix) and not name.upper().startswith(longer):
+            yield name
+
+
+def _describe_problem(settings_class: type[BaseSettings], problem: ErrorDetails) -> str:
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    field = str(problem["loc"][0])
+    known = settings_class.model_fields.get(field)
+    secret = known is not None and known.annotation is SecretStr
+    seen = "***" if secret else mask(problem["input"])
+    about = f" ({known.description})" if known is not None and known.description else ""
+    return f"{variable_name(settings_class, field)} is `{seen}`: {problem['msg']}{about}"

@@ -1,0 +1,200 @@
+"""What is missing or unhealthy on this machine and in this home, each with what to do about it."""
+
+import asyncio
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from skewless.errors import SkewlessError, Unavailable
+from skewless.registry.database import engine, revision_status
+from skewless.registry.repository import Registry
+from skewless.settings import Home, Settings
+from skewless.stack import gateway, triton, valkey
+from skewless.stack.probes import http_probe, valkey_probe
+from skewless.stack.state import ProcessState, StackState, read_last_state, read_state
+from skewless.stack.supervision import Health, Phase
+
+GLIBC_MIN = (2, 35)
+"""What the Triton wheel (manylinux_2_35) is built for; its own libraries are known to run from 2.34 on."""
+SHARED_MEMORY_BYTES_MIN = 128 * 1024 * 1024
+"""Triton's python backend takes 1 MiB per instance and grows; a container's 64 MiB runs out at a few models."""
+DISK_BYTES_MIN = 1024**3
+
+
+class Condition(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    MISSING = "missing"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was seen, and what to do where it is not ok."""
+
+    check: str
+    condition: Condition
+    seen: str
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """The finding in one line.
+
+        >>> Finding("valkey", Condition.MISSING, "not installed", "run make setup").line
+        'missing   valkey: not installed. To do: run make setup'
+        """
+        remedy = f". To do: {self.remedy}" if self.remedy else ""
+        return f"{self.condition:<9} {self.check}: {self.seen}{remedy}"
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every check in order: the machine, what is kept in the home, the running stack."""
+    home = settings.folders
+    return [
+        _python(),
+        _found("libpython", triton.libpython),
+        _glibc(),
+        _found("Triton server", lambda: triton.installation().binary),
+        _found("Valkey server", valkey.binary),
+        _shared_memory(),
+        _disk(home),
+        _database(settings),
+        _definitions(home),
+        *_stack(home),
+        *_endpoints(settings),
+    ]
+
+
+def _python() -> Finding:
+    # Older versions cannot even install the package, so there is nothing to refuse here.
+    return Finding("Python", Condition.OK, f"{platform.python_version()} at {sys.executable}")
+
+
+def _found(check: str, find: Callable[[], Path]) -> Finding:
+    try:
+        return Finding(check, Condition.OK, str(find()))
+    except SkewlessError as error:
+        return Finding(check, Condition.MISSING, error.message, error.hint)
+
+
+def _glibc() -> Finding:
+    name, version = platform.libc_ver()
+    wanted = ".".join(map(str, GLIBC_MIN))
+    if name != "glibc":
+        seen = name or "another C library"
+        return Finding("glibc", Condition.MISSING, seen, f"use a Linux with glibc {wanted} or newer for Triton")
+    if tuple(map(int, version.split("."))) < GLIBC_MIN:
+        return Finding("glibc", Condition.UNHEALTHY, version, f"use a Linux with glibc {wanted} or newer for Triton")
+    return Finding("glibc", Condition.OK, version)
+
+
+def _shared_memory() -> Finding:
+    check = "shared memory"
+    if not os.access(triton.SHARED_MEMORY, os.W_OK):
+        return Finding(check, Condition.MISSING, f"{triton.SHARED_MEMORY} is not writable", "mount it; Triton needs it")
+    free = shutil.disk_usage(triton.SHARED_MEMORY).free
+    seen = f"{free // 1024**2} MiB free in {triton.SHARED_MEMORY}"
+    if free < SHARED_MEMORY_BYTES_MIN:
+        remedy = f"give it {SHARED_MEMORY_BYTES_MIN // 1024**2} MiB, in a container with shm_size"
+        return Finding(check, Condition.UNHEALTHY, seen, remedy)
+    return Finding(check, Condition.OK, seen)
+
+
+def _disk(home: Home) -> Finding:
+    folder = next(each for each in (home.root, *home.root.parents) if each.exists())
+    free = shutil.disk_usage(folder).free
+    seen = f"{free / 1024**3:.1f} GiB free for {home.root}"
+    if not os.access(folder, os.W_OK):
+        return Finding(
+            "disk", Condition.UNHEALTHY, f"{folder} is not writable", "set SKEWLESS_HOME to a folder of yours"
+        )
+    if free < DISK_BYTES_MIN:
+        return Finding("disk", Condition.UNHEALTHY, seen, "free 1 GiB, or set SKEWLESS_HOME to another disk")
+    return Finding("disk", Condition.OK, seen)
+
+
+def _database(settings: Settings) -> Finding:
+    check = "registry database"
+    try:
+        current, newest = revision_status(settings.registry_url)
+    except SkewlessError as error:
+        return Finding(check, Condition.UNHEALTHY, error.message, error.hint)
+    if current is None:
+        return Finding(check, Condition.MISSING, "not created yet", "run `skewless up`, which creates it")
+    if current != newest:
+        remedy = "run `skewless down` and `skewless up`, which migrates it"
+        return Finding(check, Condition.UNHEALTHY, f"at migration {current}, newest is {newest}", remedy)
+    return Finding(check, Condition.OK, f"at the newest migration, {current}")
+
+
+def _definitions(home: Home) -> Finding:
+    if home.feast_registry.exists():
+        return Finding("feature definitions", Condition.OK, f"applied, in {home.feast_registry}")
+    return Finding("feature definitions", Condition.MISSING, "not applied yet", "run `skewless apply`")
+
+
+def _stack(home: Home) -> Iterator[Finding]:
+    state = read_state(home)
+    if state is None:
+        last = read_last_state(home)
+        failed = f", the last start failed: {last.failure.splitlines()[0]}" if last and last.failure else ""
+        yield Finding("stack", Condition.MISSING, f"not running{failed}", "run `skewless up`")
+        return
+    condition = Condition.OK if state.phase is Phase.UP else Condition.UNHEALTHY
+    remedy = "" if condition is Condition.OK else "see the processes below; `skewless down` and `up` start afresh"
+    yield Finding("stack", condition, state.summary, remedy)
+    for each in state.processes:
+        yield _process(each, state)
+
+
+def _process(process: ProcessState, state: StackState) -> Finding:
+    check = f"process {process.name}"
+    seen = f"process {process.pid}, restarted {process.restarts} times"
+    last = f"; last failure: {process.last_failure}" if process.last_failure else ""
+    if process.health is not Health.HEALTHY:
+        return Finding(check, Condition.UNHEALTHY, f"{process.health}{last}", f"look at {process.log}")
+    try:
+        # Asked here and now as well, because the supervisor itself could be the one that hangs.
+        asyncio.run(_ask(process.name, state))
+    except Unavailable as error:
+        return Finding(check, Condition.UNHEALTHY, error.message, f"look at {process.log}")
+    return Finding(check, Condition.OK, f"{seen}{last}")
+
+
+async def _ask(name: str, state: StackState) -> None:
+    def port(address: str) -> int:
+        return int(address.rpartition(":")[2])
+
+    probes = {
+        valkey.NAME: valkey_probe(name, port(state.valkey_url)),
+        triton.NAME: http_probe(name, port(state.triton_http), "/v2/health/ready"),
+        gateway.NAME: http_probe(name, port(state.gateway_url), "/healthz"),
+    }
+    await probes[name]()
+
+
+def _endpoints(settings: Settings) -> Iterator[Finding]:
+    try:
+        current, newest = revision_status(settings.registry_url)
+        if current != newest:
+            yield Finding("endpoints", Condition.MISSING, "the registry database is not ready", "run `skewless up`")
+            return
+        database = engine(settings.registry_url)
+        try:
+            endpoints = Registry(database).endpoints()
+        finally:
+            database.dispose()
+    except SkewlessError as error:
+        yield Finding("endpoints", Condition.UNHEALTHY, error.message, error.hint)
+        return
+    if not endpoints:
+        yield Finding("endpoints", Condition.MISSING, "none exists", "run `skewless endpoint create`, see --help")
+    for each in endpoints:
+        yield Finding(f"endpoint {each.name}", Condition.OK, f"live bundle {each.live_name}, {each.route.live[:12]}")

@@ -1,0 +1,1 @@
+"""The gateway: predictions over REST."""

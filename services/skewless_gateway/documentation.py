@@ -1,0 +1,171 @@
+"""What the OpenAPI document says about each route: bodies are read without pydantic, so it is written out here."""
+
+from typing import Any
+
+from skewless.limits import BODY_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, OUTCOMES_MAX, ROWS_MAX
+
+TITLE = "Skewless gateway"
+DESCRIPTION = "Online predictions from a feature store. Every error is a problem document with a stable `code`."
+
+_INSTANCE = {"origin": "JFK", "carrier": "B6", "scheduled_departure": "2013-05-01T12:30:00Z"}
+_PREDICTION_ID = "0196a1c4-7d1a-7c1e-8f10-2b7f0e6a9d01"
+_DIGEST = "5f7c6a0e2b" + "0" * 54
+
+_PROBLEM = {
+    "description": "What is wrong, where, what is allowed and what to do",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "code", "detail", "request_id"],
+                "properties": {
+                    name: {"type": "integer" if name == "status" else "string"}
+                    for name in (
+                        "type", "title", "status", "code", "detail", "path", "allowed", "hint", "request_id",
+                    )
+                },
+            },
+            "example": {
+                "type": "urn:skewless:problem:mistyped_field",
+                "title": "The request is not valid",
+                "status": 400,
+                "code": "mistyped_field",
+                "detail": "join key `origin` (dtype `string`) is a number: 7",
+                "path": "$.instances[0].origin",
+                "allowed": "a string of at most 1024 UTF-8 bytes",
+                "request_id": "4b0c8a52",
+            },
+        }
+    },
+}  # fmt: skip
+
+
+def _body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def _answer(example: dict[str, Any], *statuses: int) -> dict[str, Any]:
+    ok = {"description": "Answered", "content": {"application/json": {"example": example}}}
+    return {"200": ok, **{str(status): _PROBLEM for status in statuses}}
+
+
+PREDICT: dict[str, Any] = {
+    "requestBody": _body(
+        {
+            "type": "object",
+            "required": ["instances"],
+            "additionalProperties": False,
+            "description": f"At most {BODY_BYTES_MAX} bytes.",
+            "properties": {
+                "instances": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": ROWS_MAX,
+                    "items": {"type": "object"},
+                    "description": "See GET /v1/endpoints/{endpoint} for the schema of an instance.",
+                },
+                "options": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "deadline_ms": {
+                            "type": "integer",
+                            "minimum": 1,
+                            "maximum": DEADLINE_MS_MAX,
+                            "default": DEADLINE_MS_DEFAULT,
+                        },
+                        "receipt": {"enum": ["summary", "full", "none"], "default": "summary"},
+                        "as_of": {
+                            "type": "string",
+                            "format": "date-time",
+                            "description": "Only where the server allows it.",
+                        },
+                    },
+                },
+            },
+        },
+        {"instances": [_INSTANCE], "options": {"deadline_ms": 50, "receipt": "summary"}},
+    ),
+    "responses": _answer(
+        {
+            "predictions": [{"label": "late", "probability": 0.6171875}],
+            "prediction_ids": [_PREDICTION_ID],
+            "receipt": {
+                "endpoint": "flight-delay",
+                "bundle": _DIGEST,
+                "as_of": "2013-05-01T12:30:00Z",
+                "rung": "normal",
+                "timings_ms": {"validate": 0.1, "features": 0.6, "transform": 0.2, "model": 0.9, "total": 1.8},
+                "statuses": {"ok": 41, "missing": 3},
+                "not_ok": [
+                    {"column": "origin_weather__temp", "statuses": {"missing": 1}, "worst_age_s": None},
+                ],
+            },
+        },
+        400, 404, 408, 413, 415, 422, 503, 504,
+    ),
+}  # fmt: skip
+
+OUTCOMES: dict[str, Any] = {
+    "requestBody": _body(
+        {
+            "type": "object",
+            "required": ["outcomes"],
+            "additionalProperties": False,
+            "properties": {
+                "outcomes": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": OUTCOMES_MAX,
+                    "items": {
+                        "type": "object",
+                        "required": ["prediction_id", "label"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "prediction_id": {"type": "string", "format": "uuid"},
+                            "label": {"type": ["string", "boolean", "number"]},
+                            "outcome_time": {"type": ["string", "null"], "format": "date-time"},
+                        },
+                    },
+                }
+            },
+        },
+        {
+            "outcomes": [
+                {"prediction_id": _PREDICTION_ID, "label": "late", "outcome_time": "2013-05-01T19:02:00Z"},
+            ]
+        },
+    ),
+    "responses": _answer({"accepted": 1}, 400, 408, 413, 415, 503),
+}
+
+ENDPOINTS: dict[str, Any] = {
+    "responses": _answer(
+        {"endpoints": [{"endpoint": "flight-delay", "description": "Late by 15 minutes?", "bundle": _DIGEST}]}
+    )
+}
+ENDPOINT: dict[str, Any] = {
+    "responses": _answer(
+        {
+            "endpoint": "flight-delay",
+            "description": "Late by 15 minutes?",
+            "bundle": _DIGEST,
+            "bundle_name": "flight-delay",
+            "route_version": 1,
+            "instance_schema": {"type": "object", "properties": {"origin": {"type": "string"}}},
+            "prediction_schema": {"type": "object", "properties": {"probability": {"type": "number"}}},
+            "features": ["origin_weather__temp"],
+        },
+        404, 503,
+    )
+}  # fmt: skip
+HEALTH: dict[str, Any] = {"responses": _answer({"status": "ok"})}
+READY: dict[str, Any] = {
+    "responses": _answer({"ready": True, "parts": {"online_store": {"ok": True, "detail": ""}}}, 503)
+}
+METRICS: dict[str, Any] = {
+    "responses": {"200": {"description": "Prometheus text format", "content": {"text/plain": {}}}}
+}
+PATH_PARAMETERS: list[dict[str, Any]] = [
+    {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}, "example": "flight-delay"}
+]

@@ -1,0 +1,32 @@
+"""The gateway's settings, from SKEWLESS_GATEWAY_… variables."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from skewless.settings import GATEWAY_PREFIX
+
+
+class GatewaySettings(BaseSettings):
+    """One gateway process."""
+
+    model_config = SettingsConfigDict(env_prefix=GATEWAY_PREFIX, env_ignore_empty=True, frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 inside a container.")
+    port: int = Field(8100, ge=1, le=65_535, description="Port to listen on.")
+    online_store: str = Field(description="URL of Redis or Valkey, such as redis://127.0.0.1:6379.")
+    triton: str = Field(description="host:port of Triton's gRPC API.")
+    database_url: str = Field(description="SQLAlchemy URL of the registry database.")
+    artifacts: Path = Field(description="Folder of the artifact store, with the bundles.")
+    prediction_log: Path = Field(description="Folder of the prediction log.")
+    log_flush_ms: int = Field(
+        200,
+        ge=0,
+        le=60_000,
+        description="Milliseconds of answered predictions that a kill -9 may lose; 0 flushes before every answer.",
+    )
+    allow_as_of: bool = Field(
+        False, description="Whether requests may carry their own as_of, for back-tests and replays."
+    )
+    drain_s: int = Field(10, ge=0, le=300, description="Seconds that requests in flight get when the gateway stops.")

@@ -1,0 +1,1 @@
+"""Triton model templates, copied into model repositories as package data."""

@@ -1,0 +1,1 @@
+"""Real servers and ways to wait for them, shared by tests."""

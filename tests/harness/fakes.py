@@ -1,0 +1,114 @@
+"""Fakes of the serving ports: real behaviour in memory, held to the same contract tests as the adapters."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.errors import BundleRefused, DeadlineExceeded, SkewlessError, Unavailable
+from skewless.features.redis_layout import HashRead
+from skewless.serving.ports import ModelSignature
+from skewless.serving.records import AnsweredBatch, LogEntry, Outcome
+
+Scorer = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
+
+
+class FakeOnlineStore:
+    """Hashes in memory. `failure`, where set, is raised instead of an answer; `slow_s` is how long a read takes."""
+
+    def __init__(self, hashes: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+        self.hashes = hashes
+        self.failure: SkewlessError | None = None
+        self.slow_s = 0.0
+        self.reads: list[tuple[HashRead, ...]] = []
+
+    async def read(self, reads: Sequence[HashRead], *, timeout_s: float) -> list[list[bytes | None]]:
+        self.reads.append(tuple(reads))
+        if self.failure is not None:
+            raise self.failure
+        if self.slow_s > timeout_s:
+            raise DeadlineExceeded("online store", f"no answer within {timeout_s * 1_000:.0f} ms")
+        return [[self.hashes.get(each.key, {}).get(field) for field in each.fields] for each in reads]
+
+    async def ping(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class FakeModelBackend:
+    """Models of a repository, loaded on request. `failure`, where set, is raised instead of any answer."""
+
+    def __init__(self, repository: Mapping[str, Scorer]) -> None:
+        self.repository = dict(repository)
+        self.loaded: set[str] = set()
+        self.failure: SkewlessError | None = None
+        self.slow_s = 0.0
+        self.calls = 0
+
+    async def infer(
+        self, model: str, signature: ModelSignature, tensor: NDArray[np.float32], *, timeout_s: float
+    ) -> dict[str, NDArray[np.float32]]:
+        self.calls += 1
+        if self.failure is not None:
+            raise self.failure
+        if model not in self.loaded:
+            raise Unavailable("model backend", f"model `{model}` is not loaded")
+        if self.slow_s > timeout_s:
+            raise DeadlineExceeded("model backend", f"no answer within {timeout_s * 1_000:.0f} ms")
+        if tensor.shape[1] != signature.input_columns:
+            raise BundleRefused(f"model `{model}` takes {signature.input_columns} columns, got {tensor.shape[1]}")
+        outputs = self.repository[model](tensor)
+        return {name: outputs[name] for name, _ in signature.outputs}
+
+    async def ping(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def load(self, model: str) -> None:
+        await self.ping()
+        if model not in self.repository:
+            raise BundleRefused(f"model `{model}` cannot be loaded: it is not in the repository")
+        self.loaded.add(model)
+
+    async def unload(self, model: str) -> None:
+        await self.ping()
+        self.loaded.discard(model)
+
+    async def is_ready(self, model: str) -> bool:
+        return self.failure is None and model in self.loaded
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class MemoryPredictionLog:
+    """Entries in a list. `failure`, where set, is raised by `commit`."""
+
+    def __init__(self) -> None:
+        self.entries: list[LogEntry] = []
+        self.failure: SkewlessError | None = None
+        self.closed = False
+
+    @property
+    def batches(self) -> list[AnsweredBatch]:
+        return [entry for entry in self.entries if isinstance(entry, AnsweredBatch)]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [outcome for entry in self.entries if isinstance(entry, tuple) for outcome in entry]
+
+    def append(self, batch: AnsweredBatch) -> None:
+        self.entries.append(batch)
+
+    def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        self.entries.append(tuple(outcomes))
+
+    async def commit(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,141 @@
+"""The gateway's real application on a real socket: over fakes, with everything a test wants to reach kept at hand."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from harness.bundles import BuiltBundle, build_bundle, flights_at
+from harness.fakes import FakeModelBackend, FakeOnlineStore, MemoryPredictionLog
+from harness.servers import wait_until
+from skewless.bundles.artifact_store import FolderArtifactStore
+from skewless.bundles.model_repository import model_name
+from skewless.errors import SkewlessError
+from skewless.limits import REQUESTS_IN_FLIGHT_MAX
+from skewless.rollout.routes import Route, RoutingTable
+from skewless.serving.data_plane import DataPlane
+from skewless.timestamps import parse_timestamp
+from skewless_gateway.app import create_app
+from skewless_gateway.gateway import Admission, Gateway
+from skewless_gateway.main import new_prediction_id
+from skewless_gateway.metrics import GatewayMetrics
+from skewless_gateway.route_follower import RouteFollower
+
+NOW = parse_timestamp("2013-05-01T12:30:00Z")
+POLL_S = 0.2
+ENDPOINT = "flight-delay"
+
+
+@dataclass
+class FakeRegistry:
+    """Routes that a test can change, and a failure that it can switch on."""
+
+    table: RoutingTable
+    failure: SkewlessError | None = None
+
+    def routes(self) -> RoutingTable:
+        if self.failure is not None:
+            raise self.failure
+        return self.table
+
+
+@dataclass
+class GatewayOverFakes:
+    """Everything behind one gateway, for a test to look at and to break."""
+
+    artifacts: Path
+    built: BuiltBundle
+    store: FakeOnlineStore
+    backend: FakeModelBackend
+    registry: FakeRegistry
+    log: MemoryPredictionLog = field(default_factory=MemoryPredictionLog)
+    metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
+    allow_as_of: bool = False
+    in_flight_max: int = REQUESTS_IN_FLIGHT_MAX
+    client: httpx.Client = field(default_factory=httpx.Client)
+
+    @classmethod
+    def build(cls, folder: Path, **bundle_options: bool) -> "GatewayOverFakes":
+        artifacts = folder / "artifacts"
+        artifacts.mkdir(parents=True)
+        built = build_bundle(artifacts, **bundle_options)
+        return cls(
+            artifacts,
+            built,
+            FakeOnlineStore(flights_at(NOW)),
+            FakeModelBackend({model_name(built.digest): built.outputs}),
+            FakeRegistry(RoutingTable((route_to(built),))),
+        )
+
+    def predict(self, *instances: Mapping[str, object], endpoint: str = ENDPOINT, **options: object) -> httpx.Response:
+        body = {"instances": list(instances), **({"options": options} if options else {})}
+        return self.client.post(f"/v1/endpoints/{endpoint}/predict", json=body)
+
+    def deploy(self, built: BuiltBundle) -> None:
+        """Put another bundle's model into the model backend's repository."""
+        self.backend.repository[model_name(built.digest)] = built.outputs
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Gateway]:
+        follower = RouteFollower(
+            self.registry.routes, FolderArtifactStore(self.artifacts).open, self.backend, poll_s=POLL_S
+        )
+        following = asyncio.create_task(follower.run())
+        try:
+            yield Gateway(
+                plane=DataPlane(self.store, self.backend, self.log, now=lambda: NOW, new_id=new_prediction_id),
+                follower=follower,
+                store=self.store,
+                backend=self.backend,
+                log=self.log,
+                metrics=self.metrics,
+                admission=Admission(self.metrics, in_flight_max=self.in_flight_max),
+                clock=time.monotonic_ns,
+                now=lambda: NOW,
+                allow_as_of=self.allow_as_of,
+            )
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            await self.log.close()
+
+    @contextmanager
+    def running(self, *, ready: bool = True) -> Iterator["GatewayOverFakes"]:
+        """The application on a socket; waits until it is ready unless told otherwise."""
+        with running_app(self.opened) as url, httpx.Client(base_url=url, timeout=30) as client:
+            self.client = client
+            if ready:
+                wait_until(lambda: client.get("/readyz").status_code == 200, "the gateway is ready", timeout_s=20)
+            yield self
+
+
+def route_to(built: BuiltBundle, *, endpoint: str = ENDPOINT, version: int = 1) -> Route:
+    return Route(endpoint, "Late by 15 minutes?", built.digest, version=version)
+
+
+@contextmanager
+def running_app(open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]]) -> Iterator[str]:
+    """The application in a server thread on a free loopback port; yields its base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        create_app(open_gateway), http="httptools", loop="uvloop", ws="none", access_log=False, log_config=None
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), "the server started", timeout_s=20)
+        assert thread.is_alive(), "the server ended at its start"
+        yield "http://{}:{}".format(*listener.getsockname())
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()

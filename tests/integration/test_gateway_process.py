@@ -1,0 +1,272 @@
+"""The gateway as a process of its own, over a real Valkey, Triton and registry, through what happens to them."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import redis
+
+from harness.bundles import BuiltBundle, Hashes, build_bundle, flights_at, instance
+from harness.gateways import ENDPOINT
+from harness.servers import wait_until
+from skewless.adapters.prediction_log import read_outcomes, read_predictions
+from skewless.bundles.bundle import signature_json
+from skewless.bundles.model_repository import deploy
+from skewless.registry.database import engine, upgrade
+from skewless.registry.records import BundleRecord
+from skewless.registry.repository import Registry
+from skewless.stack.gateway import gateway_spec
+from skewless.stack.ports import LOOPBACK, free_ports
+from skewless.stack.process import ProcessSpec, RunningProcess, start, tail
+from skewless.stack.triton import TritonPorts, triton_spec
+from skewless.stack.valkey import valkey_spec
+from skewless.timestamps import Micros, parse_timestamp
+
+NOW = parse_timestamp("2013-05-01T12:30:00Z")
+AS_OF = "2013-05-01T12:30:00Z"
+FOREVER = (0, 1 << 60)
+
+
+@dataclass
+class Machine:
+    """Valkey, Triton and a gateway on ports that stay the same over restarts."""
+
+    folder: Path
+    specs: dict[str, ProcessSpec]
+    url: str
+    valkey_port: int
+    registry: Registry
+    processes: dict[str, RunningProcess] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "predictions"
+
+    def start(self, name: str) -> None:
+        self.processes[name] = start(self.specs[name])
+
+    def stop(self, name: str, *, kill: bool = False) -> int:
+        process = self.processes.pop(name)
+        if kill:
+            process.signal_group(signal.SIGKILL)
+        return process.stop()
+
+    def fill(self, hashes: Hashes) -> None:
+        def is_filled() -> bool:
+            try:
+                with redis.Redis(port=self.valkey_port) as client:
+                    for key, fields in hashes.items():
+                        client.hset(key, mapping={**fields})
+            except redis.ConnectionError:
+                return False
+            return True
+
+        wait_until(is_filled, "Valkey takes features")
+
+    def publish(self, built: BuiltBundle) -> None:
+        """What the command line does to make a bundle live."""
+        deploy(built.folder, built.digest, self.folder / "models")
+        bundle = built.bundle
+        self.registry.register_bundle(
+            BundleRecord(
+                digest=bundle.digest,
+                name=bundle.name,
+                created_time=Micros(0),
+                artifact=bundle.digest,
+                contract_digest=bundle.contract.digest,
+                transform_digest=bundle.transform.digest,
+                signature=signature_json(bundle.signature),
+            )
+        )
+
+    def predict(self, **changes: object) -> httpx.Response:
+        body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF}}
+        return httpx.post(f"{self.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=30)
+
+    def wait_until_ready(self) -> None:
+        wait_until(self._is_ready, f"the gateway is ready\n{tail(self.specs['gateway'].log_file)}", timeout_s=30)
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def running_machine(folder: Path) -> Iterator[Machine]:
+    ports = free_ports(5)
+    database_url = f"sqlite:///{folder}/registry.db"
+    upgrade(database_url)
+    logs = folder / "logs"
+    environment = {
+        "ONLINE_STORE": f"redis://{LOOPBACK}:{ports[0]}",
+        "TRITON": f"{LOOPBACK}:{ports[2]}",
+        "DATABASE_URL": database_url,
+        "ARTIFACTS": str(folder / "artifacts"),
+        "PREDICTION_LOG": str(folder / "predictions"),
+        "LOG_FLUSH_MS": "0",
+        "ALLOW_AS_OF": "true",
+    }
+    specs = {
+        "valkey": valkey_spec(port=ports[0], data=folder / "valkey", logs=logs),
+        "triton": triton_spec(
+            ports=TritonPorts(ports[1], ports[2], ports[3]),
+            models=folder / "models",
+            backends=folder / "backends",
+            logs=logs,
+        ),
+        "gateway": gateway_spec(port=ports[4], environment=environment, logs=logs),
+    }
+    registry = Registry(engine(database_url))
+    machine = Machine(folder, specs, f"http://{LOOPBACK}:{ports[4]}", ports[0], registry)
+    try:
+        for name in specs:
+            machine.start(name)
+        yield machine
+    finally:
+        for process in reversed(list(machine.processes.values())):
+            process.stop()
+        registry.close()
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, BuiltBundle]]:
+    with running_machine(tmp_path_factory.mktemp("machine")) as running:
+        built = build_bundle(running.folder / "artifacts")
+        running.publish(built)
+        running.registry.create_endpoint(ENDPOINT, description="", bundle=built.digest, actor="test", reason="test")
+        running.fill(flights_at(NOW))
+        running.wait_until_ready()
+        # Triton is ready before the model is: wait for the endpoint itself.
+        wait_until(lambda: running.predict().status_code == 200, "the endpoint answers", timeout_s=30)
+        yield running, built
+
+
+Running = tuple[Machine, BuiltBundle]
+
+
+def test_live_predictions_equal_the_model_on_the_logged_tensor_bit_for_bit(machine: Running) -> None:
+    running, built = machine
+    answers = [running.predict(distance=float(each)).json() for each in range(20)]
+    table = read_predictions(running.log, ENDPOINT, *FOREVER)
+    rows = {row["prediction_id"]: row for row in table.to_pylist()}
+    for answer in answers:
+        row = rows[answer["prediction_ids"][0]]
+        tensor = np.frombuffer(row["tensor"], np.float32).reshape(1, -1)
+        expected = built.outputs(tensor)["probabilities"]
+        assert np.float32(answer["predictions"][0]["probability"]).tobytes() == expected[0, 1].tobytes()
+        assert np.array(row["output.probabilities"], np.float32).tobytes() == expected[0].tobytes()
+
+
+def test_a_killed_triton_gives_503s_and_serving_goes_on_when_it_is_back(machine: Running) -> None:
+    running, _ = machine
+    running.stop("triton", kill=True)
+    refused = running.predict()
+    assert refused.status_code == 503, refused.text
+    assert refused.headers["retry-after"]
+    assert "model backend" in refused.json()["detail"]
+    assert httpx.get(f"{running.url}/readyz", timeout=10).status_code == 503
+    running.start("triton")
+    wait_until(lambda: running.predict().status_code == 200, "predictions come again", timeout_s=30)
+
+
+def test_a_triton_that_came_back_without_the_model_gets_it_loaded_again(machine: Running) -> None:
+    running, _ = machine
+    running.stop("triton", kill=True)
+    spec = running.specs["triton"]
+    without = tuple(each for each in spec.command if each != "--load-model=*")
+    assert len(without) == len(spec.command) - 1
+    bare = ProcessSpec(
+        name=spec.name,
+        command=without,
+        log_file=spec.log_file,
+        probe=spec.probe,
+        environment=spec.environment,
+        clean_up=spec.clean_up,
+    )
+    running.processes["triton"] = start(bare)
+    wait_until(lambda: running.predict().status_code == 200, "predictions come again", timeout_s=30)
+
+
+def test_a_killed_valkey_gives_503s_and_serving_goes_on_when_it_is_back(machine: Running) -> None:
+    running, _ = machine
+    running.stop("valkey", kill=True)
+    refused = running.predict()
+    assert refused.status_code == 503, refused.text
+    assert refused.headers["retry-after"]
+    assert "online store" in refused.json()["detail"]
+    running.start("valkey")
+    running.fill(flights_at(NOW))
+    wait_until(lambda: running.predict().status_code == 200, "predictions come again", timeout_s=30)
+    assert running.predict().json()["receipt"]["statuses"] == {"ok": 4}
+
+
+def test_a_promoted_bundle_answers_soon_and_no_request_fails_meanwhile(machine: Running) -> None:
+    running, _ = machine
+    newer = build_bundle(running.folder / "artifacts", scale=2.0**-13)
+    running.publish(newer)
+    running.registry.set_live(ENDPOINT, newer.digest, actor="test", reason="test")
+    statuses: list[int] = []
+
+    def is_swapped() -> bool:
+        response = running.predict()
+        statuses.append(response.status_code)
+        return bool(response.json()["receipt"]["bundle"] == newer.digest)
+
+    wait_until(is_swapped, "the new bundle answers", timeout_s=30)
+    assert set(statuses) == {200}
+
+
+def test_outcomes_and_predictions_survive_a_kill_of_the_gateway(machine: Running) -> None:
+    running, _ = machine
+    answered = [running.predict().json()["prediction_ids"][0] for _ in range(10)]
+    outcomes = [{"prediction_id": each, "label": "late"} for each in answered]
+    assert httpx.post(f"{running.url}/v1/outcomes", json={"outcomes": outcomes}).json() == {"accepted": 10}
+    running.stop("gateway", kill=True)
+    running.start("gateway")
+    running.wait_until_ready()
+    kept = read_predictions(running.log, ENDPOINT, *FOREVER).column("prediction_id").to_pylist()
+    assert set(answered) <= set(kept)
+    assert len(kept) == len(set(kept))
+    told = read_outcomes(running.log, *FOREVER).column("prediction_id").to_pylist()
+    assert [told.count(each) for each in answered] == [1] * 10
+
+
+def test_a_polite_stop_seals_the_log_and_exits_with_0(machine: Running) -> None:
+    running, _ = machine
+    wait_until(lambda: running.predict().status_code == 200, "the endpoint answers")
+    assert running.stop("gateway") == 0
+    assert list((running.log / "spool").iterdir()) == []
+    running.start("gateway")
+    running.wait_until_ready()
+
+
+def test_a_wrong_setting_refuses_to_start_and_names_the_variable() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "skewless_gateway"],
+        env={"SKEWLESS_GATEWAY_PORT": "eighty"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "SKEWLESS_GATEWAY_PORT" in done.stderr
+    assert "SKEWLESS_GATEWAY_TRITON" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_gateway_imports_no_library_of_training() -> None:
+    code = "import sys, skewless_gateway.main; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.split()
+    assert not {"feast", "duckdb", "sklearn", "pandas", "skl2onnx", "onnx", "onnxruntime", "ibis"} & set(loaded)
