@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     )
     online_store: str | None = Field(
         default=None,
-        description="`host:port` of the Redis that features are written to; the running stack's Valkey where not given.",
+        description="`host:port` of the Redis that features go to; the running stack's Valkey where not given.",
     )
     feast_registry: str | None = Field(
         default=None, description="SQLAlchemy URL of Feast's registry; a SQLite file in the home where not given."

@@ -33,15 +33,22 @@ def test_a_deployed_model_is_its_configuration_its_code_and_the_bundles_own_file
     assert b"class TritonPythonModel" in written["1/model.py"]
 
 
-def test_the_configuration_states_tensors_batching_and_queue() -> None:
+def test_the_configuration_states_tensors_batching_and_warm_up() -> None:
     text = render_config("bundle_x", ModelSignature("features", 7, (("probabilities", 2), ("score", 1))))
     assert 'name: "features" data_type: TYPE_FP32 dims: [ 7 ]' in text
     assert 'name: "probabilities" data_type: TYPE_FP32 dims: [ 2 ]' in text
     assert 'name: "score" data_type: TYPE_FP32 dims: [ 1 ]' in text
     assert f"max_batch_size: {MODEL_BATCH_ROWS_MAX}" in text
-    for part in ("dynamic_batching", "max_queue_size", "KIND_CPU", "version_policy", "model_warmup"):
+    for part in ("dynamic_batching", "KIND_CPU", "version_policy", "model_warmup"):
         assert part in text
     assert text.count("{") == text.count("}")
+
+
+def test_there_is_no_queue_policy_with_which_triton_would_sleep_on_a_request() -> None:
+    text = render_config("bundle_x", ModelSignature("features", 7, (("probabilities", 2),)))
+    settings = "".join(line for line in text.splitlines() if not line.strip().startswith("#"))
+    assert "dynamic_batching" in settings
+    assert not any(word in settings for word in ("queue_policy", "priority_levels", "max_queue_size"))
 
 
 def test_deploying_again_changes_nothing(built: BuiltBundle, tmp_path: Path) -> None:

@@ -64,6 +64,10 @@ class GatewayClient:
         ]
         await self._post("/v1/outcomes", {"outcomes": rows})
 
+    async def describe(self) -> dict[str, Any]:
+        """What the gateway says about the endpoint, its live bundle among it. Raises as `predict`."""
+        return await self._answer("GET", self._path.removesuffix("/predict"), None)
+
     def _wire(self, instance: Instance) -> Instance:
         return {
             name: format_timestamp(value) if name in self._timestamp_fields and isinstance(value, int) else value
@@ -71,10 +75,12 @@ class GatewayClient:
         }
 
     async def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        return await self._answer("POST", path, self._encoder.encode(body))
+
+    async def _answer(self, method: str, path: str, content: bytes | None) -> dict[str, Any]:
+        headers = {} if content is None else {"Content-Type": "application/json"}
         try:
-            response = await self._client.post(
-                path, content=self._encoder.encode(body), headers={"Content-Type": "application/json"}
-            )
+            response = await self._client.request(method, path, content=content, headers=headers)
         except httpx.TransportError as error:
             raise Unavailable(
                 "gateway", f"{type(error).__name__} {error}".strip(), retry_after_s=_RETRY_AFTER_S

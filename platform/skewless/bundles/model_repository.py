@@ -17,7 +17,7 @@ from pathlib import Path
 from skewless.bundles.bundle import MODEL, load_bundle
 from skewless.canonical_json import Digest
 from skewless.errors import BundleRefused
-from skewless.limits import MODEL_BATCH_ROWS_MAX, MODEL_TIMEOUT_S, REQUESTS_IN_FLIGHT_MAX
+from skewless.limits import MODEL_BATCH_ROWS_MAX
 from skewless.serving.ports import ModelSignature
 
 VERSION = "1"
@@ -38,13 +38,9 @@ version_policy {{ latest {{ num_versions: 1 }} }}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 dynamic_batching {{
   # No delay: what arrives while a batch runs forms the next one.
+  # No queue policy either: with one, Triton 2.51 stops prefetching, and a request that arrives just as a batch
+  # ends can sleep for 500 ms (docs/adr/0004). The gateway bounds what is in flight and for how long.
   max_queue_delay_microseconds: 0
-  default_queue_policy {{
-    timeout_action: REJECT
-    default_timeout_microseconds: {queue_timeout_us}
-    allow_timeout_override: true
-    max_queue_size: {queue_size_max}
-  }}
 }}
 # ONNX Runtime plans its memory at the first run of a shape; callers must not wait for that.
 model_warmup [
@@ -101,8 +97,6 @@ def render_config(model: str, signature: ModelSignature) -> str:
         batch_rows_max=MODEL_BATCH_ROWS_MAX,
         input=_tensors("input", ((signature.input_name, signature.input_columns),)),
         outputs=_tensors("output", signature.outputs),
-        queue_timeout_us=int(MODEL_TIMEOUT_S * 1_000_000),
-        queue_size_max=REQUESTS_IN_FLIGHT_MAX,
         warmup=",\n".join(
             f'  {{ name: "{rows} rows" batch_size: {rows} inputs {{ key: "{signature.input_name}" '
             f"value {{ data_type: TYPE_FP32 dims: [ {signature.input_columns} ] zero_data: true }} }} }}"

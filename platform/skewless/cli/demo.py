@@ -5,11 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
-
 from skewless.adapters.gateway_client import GatewayClient
 from skewless.bundles.bundle import Bundle
-from skewless.canonical_json import Digest
 from skewless.cli.arguments import actor
 from skewless.cli.demo_report import period_text, summarise
 from skewless.cli.demo_state import (
@@ -25,7 +22,7 @@ from skewless.cli.model_commands import describe
 from skewless.cli.output import say, step
 from skewless.cli.workspace import Workspace
 from skewless.dtypes import Dtype
-from skewless.errors import Conflict, InvalidDefinition, NotFound, Unavailable
+from skewless.errors import Conflict, InvalidDefinition, InvalidRequest, NotFound, Unavailable
 from skewless.features.contract import FeatureContract
 from skewless.registry.repository import system_clock
 from skewless.settings import StackSettings
@@ -134,27 +131,35 @@ class Demo:
                     )
                 else:
                     deployment.promote(name, bundle=bundle.digest, actor=actor(), reason="demo")
-            self._wait_until_served(name, bundle.digest)
+            asyncio.run(self._wait_until_served(bundle))
             progress.note(f"bundle {bundle.digest[:12]} answers through Triton")
 
-    def _wait_until_served(self, name: str, digest: Digest) -> None:
-        url = f"{self._workspace.gateway_url}/v1/endpoints/{name}"
+    async def _wait_until_served(self, bundle: Bundle) -> None:
         give_up = time.monotonic() + ROUTE_TIMEOUT_S
-        seen = "no answer"
-        with httpx.Client(trust_env=False) as client:
-            while time.monotonic() < give_up:
+        async with self._client(bundle) as client:
+            while True:
                 try:
-                    response = client.get(url)
-                    seen = f"{response.status_code} {response.text[:500]}"
-                    if response.is_success and response.json()["bundle"] == digest:
+                    described = await client.describe()
+                    seen = f"it serves bundle {described['bundle'][:12]}"
+                    if described["bundle"] == bundle.digest:
                         return
-                except httpx.TransportError as error:
-                    seen = str(error)
-                time.sleep(_POLL_S)
-        raise Unavailable(
-            "gateway",
-            f"endpoint `{name}` does not serve bundle {digest[:12]} yet: {seen}",
-            hint="run `skewless doctor`",
+                except (Unavailable, InvalidRequest) as refusal:
+                    seen = refusal.message
+                if time.monotonic() > give_up:
+                    raise Unavailable(
+                        "gateway",
+                        f"endpoint `{self._example.endpoint}` does not serve bundle {bundle.digest[:12]}: {seen}",
+                        hint="run `skewless doctor`",
+                    )
+                await asyncio.sleep(_POLL_S)
+
+    def _client(self, bundle: Bundle) -> GatewayClient:
+        timestamps = frozenset(name for name, dtype in bundle.contract.columns if dtype is Dtype.TIMESTAMP)
+        return GatewayClient(
+            self._workspace.gateway_url,
+            self._example.endpoint,
+            timestamp_fields=timestamps,
+            label_names=(bundle.labels.negative, bundle.labels.positive),
         )
 
     def _replayed(self, bundle: Bundle, *, again: bool) -> ReplayRecord:
@@ -192,13 +197,7 @@ class Demo:
     async def _replay(
         self, bundle: Bundle, feed: FeatureFeed, examples: Examples, progress: Callable[[int, int], None]
     ) -> Replay:
-        timestamps = frozenset(name for name, dtype in bundle.contract.columns if dtype is Dtype.TIMESTAMP)
-        async with GatewayClient(
-            self._workspace.gateway_url,
-            self._example.endpoint,
-            timestamp_fields=timestamps,
-            label_names=(bundle.labels.negative, bundle.labels.positive),
-        ) as client:
+        async with self._client(bundle) as client:
             return await replay(examples, feed, client, progress)
 
 

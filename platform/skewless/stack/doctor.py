@@ -13,7 +13,7 @@ from pathlib import Path
 from skewless.errors import SkewlessError, Unavailable
 from skewless.registry.database import engine, revision_status
 from skewless.registry.repository import Registry
-from skewless.settings import Home, Settings
+from skewless.settings import Home, Settings, mask
 from skewless.stack import gateway, triton, valkey
 from skewless.stack.probes import http_probe, valkey_probe
 from skewless.stack.state import ProcessState, StackState, read_last_state, read_state
@@ -66,7 +66,7 @@ def examine(settings: Settings) -> list[Finding]:
         _shared_memory(),
         _disk(home),
         _database(settings),
-        _definitions(home),
+        _definitions(settings),
         *_stack(home),
         *_endpoints(settings),
     ]
@@ -134,9 +134,12 @@ def _database(settings: Settings) -> Finding:
     return Finding(check, Condition.OK, f"at the newest migration, {current}")
 
 
-def _definitions(home: Home) -> Finding:
-    if home.feast_registry.exists():
-        return Finding("feature definitions", Condition.OK, f"applied, in {home.feast_registry}")
+def _definitions(settings: Settings) -> Finding:
+    if settings.feast_registry is not None:
+        return Finding("feature definitions", Condition.OK, f"in the configured registry {mask(settings.feast_registry)}")
+    registry = settings.folders.feast_registry
+    if registry.exists():
+        return Finding("feature definitions", Condition.OK, f"applied, in {registry}")
     return Finding("feature definitions", Condition.MISSING, "not applied yet", "run `skewless apply`")
 
 
