@@ -44,9 +44,9 @@ class TritonServer:
 
 
 @contextmanager
-def running_valkey(folder: Path) -> Iterator[ValkeyServer]:
-    """A Valkey with its data under `folder`, stopped on leaving."""
-    (port,) = free_ports(1)
+def running_valkey(folder: Path, *, port: int | None = None) -> Iterator[ValkeyServer]:
+    """A Valkey with its data under `folder`, stopped on leaving; `port` None chooses a free one."""
+    port = port or free_ports(1)[0]
     with _running(valkey_spec(port=port, data=folder / "valkey", logs=folder / "logs")):
         yield ValkeyServer(LOOPBACK, port)
 

@@ -15,6 +15,7 @@ from skewless.features.contract import FeatureContract, FeatureField
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
 from skewless.features.point_in_time import (
     AVAILABLE_US,
+    CREATED_US,
     EVENT_US,
     OfflineSource,
     event_time_column,
@@ -95,7 +96,7 @@ def features_at(
 def rows_available_between(
     contract: FeatureContract, sources: Mapping[str, OfflineSource], period: Period
 ) -> dict[str, pa.Table]:
-    """Per view, the source rows that become visible in `period`, ordered by that moment.
+    """Per view, the source rows that become visible in `period`, ordered by that moment, event and created time.
 
     Columns: the view's join keys and features, EVENT_US, CREATED_US and AVAILABLE_US (int64 µs).
     """
@@ -105,7 +106,7 @@ def rows_available_between(
             rows = rows_sql(view, sources[view.view])
             sql = (
                 f"SELECT * FROM ({rows}) WHERE {AVAILABLE_US} >= {period.start} AND {AVAILABLE_US} < {period.end} "
-                f"ORDER BY {AVAILABLE_US}, {EVENT_US}"
+                f"ORDER BY {AVAILABLE_US}, {EVENT_US}, {CREATED_US}"
             )
             tables[view.view] = _arrow(connection, sql)
     return tables

@@ -11,6 +11,7 @@ from typing import Any
 
 import ibis
 from feast.data_source import DataSource
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores import duckdb as feast_duckdb
 from feast.infra.offline_stores.ibis import pull_all_from_table_or_query_ibis, pull_latest_from_table_or_query_ibis
 from feast.infra.offline_stores.offline_store import RetrievalJob
@@ -42,7 +43,7 @@ class VisibleDuckDBOfflineStore(feast_duckdb.DuckDBOfflineStore):
         return pull_latest_from_table_or_query_ibis(
             config=config,
             data_source=data_source,
-            join_key_columns=join_key_columns,
+            join_key_columns=join_key_columns or [DUMMY_ENTITY_ID],
             feature_name_columns=feature_name_columns,
             timestamp_field=timestamp_field,
             created_timestamp_column=created_timestamp_column,
@@ -66,7 +67,7 @@ class VisibleDuckDBOfflineStore(feast_duckdb.DuckDBOfflineStore):
         return pull_all_from_table_or_query_ibis(
             config=config,
             data_source=data_source,
-            join_key_columns=join_key_columns,
+            join_key_columns=join_key_columns or [DUMMY_ENTITY_ID],
             feature_name_columns=feature_name_columns,
             timestamp_field=timestamp_field,
             created_timestamp_column=created_timestamp_column,
@@ -88,6 +89,8 @@ def _visible_access(config: RepoConfig, end_date: datetime | None) -> dict[str, 
 
 def _read_visible(data_source: DataSource, repo_path: str, *, end_date: datetime | None) -> Table:
     table = feast_duckdb._read_data_source(data_source, repo_path)  # noqa: SLF001  # Feast offers no public name
+    # The key under which Feast stores a view without an entity; Feast's other stores add it in their SQL.
+    table = table.mutate(**{DUMMY_ENTITY_ID: ibis.literal(DUMMY_ENTITY_VAL)})
     created = data_source.created_timestamp_column
     if end_date is None or not created:
         return table

@@ -47,14 +47,17 @@ def _environment_kept() -> Iterator[None]:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 with _environment_kept():
     import feast.metrics  # noqa: F401  # it sets the variables; imported here so that it cannot do so later
     from feast import Entity, FeatureService, FeatureStore, FeatureView
+    from feast.feature_view import DUMMY_ENTITY_FIELD, DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
     from feast.infra.offline_stores.file_source import FileSource
     from feast.repo_config import RepoConfig
-    from feast.utils import _convert_arrow_to_proto
+    from feast.utils import _convert_arrow_to_proto, make_tzaware
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +164,27 @@ class FeatureRepository:
     def writer(self, view_name: str) -> Callable[[pa.RecordBatch], None]:
         """A function that writes rows of one view: join keys, features, and the source's time columns.
 
-        Feast keeps a stored row whose event time is not older than the one written. The function raises
-        Unavailable when the online store is away; writing the same rows again is harmless.
+        A stored row with a later event time is kept; of rows with the same event time the one written last stays,
+        so give corrections in the order in which they became known. The function raises Unavailable when the online
+        store is away; writing the same rows again is harmless. One writer per view at a time.
         """
         view = next(view for view in self._registered_views() if view.name == view_name)
-        join_keys = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
+        # Feast's list of views hides its placeholder for no entity.
+        entities = view.entity_columns or [DUMMY_ENTITY_FIELD]
+        join_keys = {column.name: column.dtype.to_value_type() for column in entities}
         provider = self._store._get_provider()  # noqa: SLF001  # Feast's write path without its per-call registry look-ups
+        # Feast's own comparison also drops a correction, whose event time equals the stored one; ours replaces it.
+        unconditional = self._config.model_copy(deep=True)
+        unconditional.online_store.skip_dedup = True
+        some_feature = [view.features[0].name]
 
         def write(rows: pa.RecordBatch) -> None:
+            protos = _convert_arrow_to_proto(_with_entity(rows, join_keys), view, join_keys)
             with _translated():
-                provider.online_write_batch(
-                    self._config, view, _convert_arrow_to_proto(rows, view, join_keys), progress=None
-                )
+                stored = provider.online_read(self._config, view, [row[0] for row in protos], some_feature)
+                winners = _not_older(protos, [event_time for event_time, _ in stored])
+                if winners:
+                    provider.online_write_batch(unconditional, view, winners, progress=None)
 
         return write
 
@@ -244,6 +256,26 @@ def _translated() -> Iterator[None]:
         raise Unavailable("online store", str(error), hint="run `skewless doctor`") from error
 
 
+def _with_entity(rows: pa.RecordBatch, join_keys: Mapping[str, Any]) -> pa.RecordBatch:
+    """The rows with Feast's placeholder key where the view has no entity."""
+    if DUMMY_ENTITY_ID not in join_keys:
+        return rows
+    return rows.append_column(DUMMY_ENTITY_ID, pa.array([DUMMY_ENTITY_VAL] * rows.num_rows, pa.string()))
+
+
+def _not_older(rows: list[Any], stored: list[Any]) -> list[Any]:
+    """Rows (key, values, event time, created time) that are at least as new as what is stored and written before."""
+    newest: dict[bytes, Any] = {}
+    kept = []
+    for row, stored_time in zip(rows, stored, strict=True):
+        key, event_time = row[0].SerializeToString(), make_tzaware(row[2])
+        known = newest.get(key, stored_time)
+        if known is None or event_time >= known:
+            newest[key] = event_time
+            kept.append(row)
+    return kept
+
+
 def _names(items: list[Any], kind: Any) -> tuple[str, ...]:
     return tuple(sorted(str(item.name) for item in items if isinstance(item, kind)))
 
@@ -262,7 +294,9 @@ def _view_read(
         on_missing, on_stale = policies.get(column_name(view.name, field.name), (Policy(), Policy()))
         dtype = from_feast(str(field.dtype), where=f"feature `{view.name}:{field.name}`")
         features.append(FeatureField(field.name, dtype, on_missing, on_stale))
-    keys = sorted(view.entity_columns, key=lambda column: str(column.name))
+    # A view without an entity has Feast's placeholder for one, which nobody is asked for.
+    entities = (column for column in view.entity_columns if column.name != DUMMY_ENTITY_ID)
+    keys = sorted(entities, key=lambda column: str(column.name))
     return ViewRead(
         view=view.name,
         join_keys=tuple(

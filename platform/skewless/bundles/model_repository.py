@@ -1,6 +1,6 @@
 """Bundles written as Triton models. The target here is the CPU server of the embedded stack.
 
-    <models>/bundle_<16 hex>/config.pbtxt    tensors, batching, queue, warm-up
+    <models>/bundle_<16 hex>/config.pbtxt    tensors, batching, warm-up
     <models>/bundle_<16 hex>/1/model.py      runs ONNX Runtime inside Triton's python backend
     <models>/bundle_<16 hex>/1/model.onnx    the bundle's model, unchanged
 

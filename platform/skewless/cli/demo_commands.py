@@ -1,9 +1,11 @@
 """`skewless demo`: the shipped example from end to end."""
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -45,14 +47,27 @@ def demo(until: str | None, exit_after: bool, again: bool, json_path: Path | Non
 
 @contextmanager
 def _stopped(workspace: Workspace, *, exit_after: bool) -> Iterator[None]:
-    """Stop the stack at the end where asked to, and always where the demo was interrupted."""
+    """Stop the stack at the end where asked to, and always where the demo was interrupted.
+
+    An interrupt is noted by a signal handler, because a library in the middle of its work may report it as an error
+    of its own (DuckDB does).
+    """
     interrupted = False
+
+    def note_interrupt(signal_number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # signal's signature
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note_interrupt)
     try:
         yield
-    except KeyboardInterrupt:
-        interrupted = True
+    except Exception as error:
+        if interrupted:
+            raise KeyboardInterrupt from error
         raise
     finally:
+        signal.signal(signal.SIGINT, before)
         if exit_after or interrupted:
             control.stop(workspace.home)
             say("The stack is stopped")

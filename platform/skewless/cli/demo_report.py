@@ -1,8 +1,11 @@
 """What a demo found, computed from the prediction log and the offline store, and how it is told."""
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,12 +104,20 @@ def next_steps(workspace: Workspace, summary: Summary) -> Iterator[str]:
     body = json.dumps(summary.sample, ensure_ascii=False)
     yield ""
     yield f"The stack is up. The API in a browser: {url}/docs"
-    yield f"metrics {url}/metrics, readiness {url}/readyz, processes and health: skewless doctor"
+    yield f"metrics {url}/metrics, readiness {url}/readyz, processes and health: {_program()} doctor"
     yield "Ask the last question again:"
     yield f"  curl -s {url}/v1/endpoints/{summary.endpoint}/predict -H 'Content-Type: application/json' \\"
     yield f"    -d '{body}'"
-    yield f"Recompute one answer from the log: skewless replay {summary.sample_id}"
-    yield "Stop with `skewless down`; `make clean` removes everything."
+    yield f"Recompute one answer from the log: {_program()} replay {summary.sample_id}"
+    yield f"Stop with `{_program()} down`; `make clean` removes everything."
+
+
+def _program() -> str:
+    """This command as it was called, so that what is printed can be typed where it is not on the PATH."""
+    called = Path(sys.argv[0])
+    if called.name != "skewless" or shutil.which("skewless"):
+        return "skewless"
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)
 
 
 def _last_request(bundle: Bundle, table: Any) -> dict[str, Any]:

@@ -185,6 +185,8 @@ def _decode_feature(
         if status is Status.OK:
             assert stored is not None, "status_of says ok only for a stored value"
             value = feature.decode(stored)
+            if value is None:  # a null time is stored as a number
+                status = Status.NULL
         else:
             if policy_for(feature.field, status).action is Action.REJECT:
                 raise Rejected(

@@ -13,9 +13,10 @@ that is older than what is known never enters the timeline, and a late correctio
 
 from dataclasses import dataclass
 
-from skewless.dtypes import TABLE
-from skewless.features.contract import FeatureContract, ViewRead, column_name
+from skewless.dtypes import TABLE, Dtype
+from skewless.features.contract import FeatureContract, FeatureField, ViewRead, column_name
 from skewless.features.visibility import Status, available_sql, stale_sql
+from skewless.timestamps import SECOND_US
 
 EVENT_US = "skewless_event_us"
 CREATED_US = "skewless_created_us"
@@ -52,13 +53,11 @@ def literal(text: str) -> str:
 
 
 def rows_sql(view: ViewRead, source: OfflineSource) -> str:
-    """Rows of a view cast to their declared dtypes: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features."""
+    """Rows of a view in their declared dtypes, as stored online: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features."""
     event = f"epoch_us({identifier(source.event_time)})"
     created = f"epoch_us({identifier(source.created_time)})" if source.created_time else event
     keys = [_cast(source.column(key.name), key.name, TABLE[key.dtype].duckdb) for key in view.join_keys]
-    features = [
-        _cast(source.column(feature.name), feature.name, TABLE[feature.dtype].duckdb) for feature in view.features
-    ]
+    features = [_as_stored(source.column(feature.name), feature) for feature in view.features]
     selected = ",\n    ".join(
         [
             *keys,
@@ -74,8 +73,9 @@ def rows_sql(view: ViewRead, source: OfflineSource) -> str:
 def timeline_sql(view: ViewRead, source: OfflineSource) -> str:
     """The view's timeline, as described at the top of this module."""
     keys = _partition(view)
-    # The features themselves end the order so that exact ties are settled the same way on every run.
-    tie_break = ", ".join(identifier(feature.name) for feature in view.features)
+    # The features end the order so that exact ties are settled the same way on every run. By their hash, because
+    # DuckDB reads a column that it sorts by back from its sort key, where -0.0 has become 0.0.
+    tie_break = f"hash({', '.join(identifier(feature.name) for feature in view.features)})"
     return (
         f"SELECT * FROM (\n  SELECT *, max({EVENT_US}) OVER (PARTITION BY {keys} ORDER BY {AVAILABLE_US}\n"
         f"    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_before_us\n  FROM (\n"
@@ -133,6 +133,18 @@ def event_time_column(view: str) -> str:
 
 def _cast(column: str, name: str, sql_type: str) -> str:
     return f"CAST({identifier(column)} AS {sql_type}) AS {identifier(name)}"
+
+
+def _as_stored(column: str, feature: FeatureField) -> str:
+    """A feature cast to its dtype, as Feast's online stores keep it: NaN and no bytes are null, times whole seconds."""
+    typed = f"CAST({identifier(column)} AS {TABLE[feature.dtype].duckdb})"
+    if feature.dtype in (Dtype.FLOAT32, Dtype.FLOAT64):
+        typed = f"nullif({typed}, 'NaN')"
+    elif feature.dtype is Dtype.BYTES:
+        typed = f"nullif({typed}, ''::BLOB)"
+    elif feature.dtype is Dtype.TIMESTAMP:
+        typed = f"to_timestamp(floor(epoch_us({typed}) / {SECOND_US}))"
+    return f"{typed} AS {identifier(feature.name)}"
 
 
 def _partition(view: ViewRead) -> str:

@@ -14,6 +14,8 @@ _FLOAT = struct.Struct("<f")
 _DOUBLE = struct.Struct("<d")
 _NANOS_PER_MICRO = 1_000
 _SIGN_BIT = 1 << 63
+_NULL_TIME_S = -(1 << 63)
+"""What Feast stores for a null time: NumPy's NaT as an integer, where every other type has empty bytes."""
 
 Decoder = Callable[[bytes], object]
 """Turns a stored Value into the dtype's Python value, or None for a null."""
@@ -37,6 +39,11 @@ def _payload(data: bytes) -> bytes:
     return data[position : position + length]
 
 
+def _time(data: bytes) -> int | None:
+    seconds, _ = _varint(data, 1)
+    return None if seconds == _NULL_TIME_S else seconds * SECOND_US
+
+
 _READERS: dict[Dtype, tuple[int, Callable[[bytes], object]]] = {
     Dtype.BYTES: (0x0A, _payload),
     Dtype.STRING: (0x12, lambda data: _payload(data).decode()),
@@ -45,7 +52,7 @@ _READERS: dict[Dtype, tuple[int, Callable[[bytes], object]]] = {
     Dtype.FLOAT64: (0x29, lambda data: _DOUBLE.unpack_from(data, 1)[0]),
     Dtype.FLOAT32: (0x35, lambda data: _FLOAT.unpack_from(data, 1)[0]),
     Dtype.BOOL: (0x38, lambda data: data[1] != 0),
-    Dtype.TIMESTAMP: (0x40, lambda data: _varint(data, 1)[0] * SECOND_US),
+    Dtype.TIMESTAMP: (0x40, _time),
 }
 """Tag of the Value field that Feast writes for a dtype, and how its payload is read."""
 

@@ -1,6 +1,6 @@
 """The routing table: for every endpoint the bundle that is live, and its canary and shadow where it has them.
 
-A gateway keeps `RoutingTable.to_json()` beside it, so that it can start while the registry is away.
+A gateway keeps a copy of it (`to_json`) on its disk, so that it can start while the registry is away.
 """
 
 import math
