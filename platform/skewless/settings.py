@@ -174,7 +174,7 @@ class StackSettings(BaseSettings):
         default=15.0, gt=0, le=3600, description="Longest wait before a restart, in seconds."
     )
     restarts_max: int = Field(
-        default=6, ge=0, le=1000, description="Failures in a row after which a process is no longer restarted."
+        default=6, ge=0, le=1000, description="Restarts in a row after which a process is given up."
     )
     stable_s: float = Field(
         default=30.0, gt=0, le=86_400, description="Seconds of good health after which earlier failures are forgotten."

@@ -95,7 +95,14 @@ PREDICT: dict[str, Any] = {
                 "bundle": _DIGEST,
                 "as_of": "2013-05-01T12:30:00Z",
                 "rung": "normal",
-                "timings_ms": {"validate": 0.1, "features": 0.6, "transform": 0.2, "model": 0.9, "total": 1.8},
+                "timings_ms": {
+                    "validate": 0.1,
+                    "features": 0.6,
+                    "transform": 0.2,
+                    "model": 0.9,
+                    "log": 0.1,
+                    "total": 1.9,
+                },
                 "statuses": {"ok": 41, "missing": 3},
                 "not_ok": [
                     {"column": "origin_weather__temp", "statuses": {"missing": 1}, "worst_age_s": None},

@@ -53,7 +53,8 @@ async def predict(request: Request) -> Response:
 async def list_endpoints(request: Request) -> Response:
     """Every endpoint of the routing table, and the bundle that answers it."""
     state = _gateway(request).follower.state
-    routes = state.table.routes if state.table is not None else ()
+    if state.table is None:
+        raise Unavailable("routing table", state.registry_error or "it has not been read yet")
     return _json(
         {
             "endpoints": [
@@ -62,7 +63,7 @@ async def list_endpoints(request: Request) -> Response:
                     "description": route.description,
                     "bundle": _bundle_in_service(state.endpoints.get(route.endpoint)),
                 }
-                for route in routes
+                for route in state.table.routes
             ]
         }
     )

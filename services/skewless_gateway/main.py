@@ -28,6 +28,7 @@ from skewless_gateway.gateway import Admission, Gateway
 from skewless_gateway.logs import configure_logging
 from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.route_follower import RouteFollower, RouteState
+from skewless_gateway.routes_copy import RoutesCopy
 from skewless_gateway.settings import GatewaySettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         FolderArtifactStore(settings.artifacts).open,
         backend,
         poll_s=ROUTE_POLL_S,
+        copy=RoutesCopy(settings.prediction_log),
         on_change=partial(_show_routes, metrics),
     )
     following = asyncio.create_task(follower.run())

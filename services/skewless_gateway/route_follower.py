@@ -16,6 +16,7 @@ from skewless.errors import NotFound, SkewlessError, Unavailable
 from skewless.rollout.routes import Route, RoutingTable
 from skewless.serving.ports import ModelBackend
 from skewless.serving.served_bundle import ServedBundle, admit_model, prepare_bundle
+from skewless_gateway.routes_copy import RoutesCopy
 
 _LOGGER = logging.getLogger(__name__)
 _ROUTES = "routing table"
@@ -35,8 +36,8 @@ class ServedEndpoint:
 class RouteState:
     """What the gateway serves; replaced as a whole, so that a request sees one state from start to end.
 
-    `table` is None until the registry was read once. `failures` says per endpoint why its live bundle is not in
-    service, `registry_error` why the registry could not be read; both empty when all is well.
+    `table` is None until the registry, or a copy of it, was read once. `failures` says per endpoint why its live
+    bundle is not in service, `registry_error` why the registry could not be read; both empty when all is well.
     """
 
     table: RoutingTable | None = None
@@ -55,6 +56,7 @@ class RouteFollower:
         backend: ModelBackend,
         *,
         poll_s: float,
+        copy: RoutesCopy | None = None,
         on_change: Callable[[RouteState], None] = lambda _state: None,
     ) -> None:
         self.state = RouteState()
@@ -62,6 +64,7 @@ class RouteFollower:
         self._open_artifact = open_artifact
         self._backend = backend
         self._poll_s = poll_s
+        self._copy = copy
         self._on_change = on_change
         self._loaded: dict[Digest, tuple[ServedBundle, GoldenVectors]] = {}
         self._woken = asyncio.Event()
@@ -116,10 +119,17 @@ class RouteFollower:
             self._on_change(self.state)
 
     async def _table(self) -> tuple[RoutingTable | None, str]:
+        """The registry's table; while it is away, the last one read, or the one that an earlier process kept."""
+        known = self.state.table
         try:
-            return await asyncio.to_thread(self._read_routes), ""
+            table = await asyncio.to_thread(self._read_routes)
         except SkewlessError as error:
-            return self.state.table, error.message
+            if known is None and self._copy is not None:
+                known = await asyncio.to_thread(self._copy.load)
+            return known, error.message
+        if self._copy is not None and table != known:
+            await asyncio.to_thread(self._copy.save, table)
+        return table, ""
 
     async def _in_service(self, route: Route, current: ServedEndpoint | None) -> ServedBundle:
         """The route's live bundle, loaded and verified; at once where it answers already."""

@@ -19,7 +19,7 @@ class GatewaySettings(BaseSettings):
     triton: str = Field(description="host:port of Triton's gRPC API.")
     database_url: str = Field(description="SQLAlchemy URL of the registry database.")
     artifacts: Path = Field(description="Folder of the artifact store, with the bundles.")
-    prediction_log: Path = Field(description="Folder of the prediction log.")
+    prediction_log: Path = Field(description="Folder of the prediction log; it also keeps a copy of the routes.")
     log_flush_ms: int = Field(
         200,
         ge=0,

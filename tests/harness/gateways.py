@@ -27,6 +27,7 @@ from skewless_gateway.gateway import Admission, Gateway
 from skewless_gateway.main import new_prediction_id
 from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.route_follower import RouteFollower
+from skewless_gateway.routes_copy import RoutesCopy
 
 NOW = parse_timestamp("2013-05-01T12:30:00Z")
 POLL_S = 0.2
@@ -85,7 +86,11 @@ class GatewayOverFakes:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Gateway]:
         follower = RouteFollower(
-            self.registry.routes, FolderArtifactStore(self.artifacts).open, self.backend, poll_s=POLL_S
+            self.registry.routes,
+            FolderArtifactStore(self.artifacts).open,
+            self.backend,
+            poll_s=POLL_S,
+            copy=RoutesCopy(self.artifacts.parent),
         )
         following = asyncio.create_task(follower.run())
         try:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.bundles import FEATURES, build_bundle, instance
+from harness.fakes import MemoryPredictionLog
 from harness.gateways import ENDPOINT, NOW, GatewayOverFakes, route_to
 from harness.servers import wait_until
 from skewless.dtypes import column_of, to_python
@@ -18,6 +19,7 @@ from skewless.errors import Unavailable
 from skewless.rollout.routes import RoutingTable
 from skewless.serving.records import decode, encode
 from skewless.timestamps import HOUR_US, format_timestamp
+from skewless_gateway.routes_copy import RoutesCopy
 
 
 @pytest.fixture
@@ -299,6 +301,23 @@ def test_before_the_registry_was_ever_read_requests_are_refused_with_503(tmp_pat
         assert gateway.client.get("/healthz").status_code == 200
         gateway.registry.failure = None
         wait_until(lambda: gateway.predict(instance()).status_code == 200, "it recovers by itself")
+
+
+def test_a_gateway_that_starts_while_the_registry_is_away_serves_from_its_copy_of_the_routes(tmp_path: Path) -> None:
+    gateway = GatewayOverFakes.build(tmp_path)
+    with gateway.running():
+        assert gateway.predict(instance()).status_code == 200
+    gateway.registry.failure = Unavailable("registry database", "gone")
+    gateway.log = MemoryPredictionLog()
+    with gateway.running():
+        assert gateway.predict(instance()).status_code == 200
+        assert "gone" in gateway.client.get("/readyz").text
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"format": 99}', '{"format": 1, "routes": [{}]}'])
+def test_a_copy_of_the_routes_that_cannot_be_read_is_as_good_as_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "routes.json").write_text(content)
+    assert RoutesCopy(tmp_path).load() is None
 
 
 def test_models_that_the_backend_lost_are_loaded_again(gateway: GatewayOverFakes) -> None:

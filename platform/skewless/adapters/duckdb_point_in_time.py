@@ -125,9 +125,16 @@ def _frame(contract: FeatureContract, result: pa.Table) -> FeatureFrame:
         codes = view_status[result.column(status_column(view.view)).combine_chunks().dictionary_encode().indices]
         for feature in view.features:
             name = next(names)
-            column = column_from_arrow(result.column(name), feature.dtype)
+            column = _without_negative_zero(column_from_arrow(result.column(name), feature.dtype))
             columns[name], statuses[name] = _apply_policies(feature, column, codes)
     return FeatureFrame(result.num_rows, columns, statuses, event_times)
+
+
+def _without_negative_zero(column: Column) -> Column:
+    """The column with 0.0 for -0.0, as the online reader has it: DuckDB 2.0's joins keep the sign only sometimes."""
+    if column.values.dtype.kind != "f":
+        return column
+    return Column(column.dtype, np.add(column.values, column.values.dtype.type(0)), column.valid)
 
 
 def _dictionary(result: pa.Table, view: str) -> list[str]:

@@ -6,7 +6,6 @@
 File names follow from the segment alone, so writing a segment again after a crash replaces and never duplicates.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from skewless.dtypes import TABLE, Column, Dtype
+from skewless.durability import sync
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, tensor_digest
 from skewless.timestamps import format_timestamp
@@ -143,6 +143,6 @@ def _write(table: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_name(f".{path.name}.incoming")
     pq.write_table(table, incoming, compression="zstd")
-    with incoming.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(incoming)
     incoming.replace(path)
+    sync(path.parent)

@@ -1,6 +1,5 @@
 """Where bundle folders are kept, by digest. What is inside a bundle is no concern of the store."""
 
-import os
 import re
 import shutil
 import stat
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from skewless.canonical_json import Digest
+from skewless.durability import sync
 from skewless.errors import BundleRefused, InvalidDefinition, NotFound
 
 _INCOMING = ".incoming-"
@@ -59,7 +59,7 @@ class FolderArtifactStore:
             _rename_unless_there(incoming, kept)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-        _sync(self._root)
+        sync(self._root)
         return kept.name
 
     def open(self, digest: Digest) -> Path:
@@ -89,7 +89,7 @@ class FolderArtifactStore:
         self.open(digest).rename(outgoing)
         for leftover in (outgoing, *self._root.glob(f"{_OUTGOING}{digest}-*")):
             shutil.rmtree(leftover, ignore_errors=True)
-        _sync(self._root)
+        sync(self._root)
 
     def _folder(self, digest: Digest) -> Path:
         # The digest becomes a path: anything but hexadecimal digits could point out of the store.
@@ -122,13 +122,5 @@ def _rename_unless_there(incoming: Path, kept: Path) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(folder)

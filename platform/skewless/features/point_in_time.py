@@ -73,9 +73,8 @@ def rows_sql(view: ViewRead, source: OfflineSource) -> str:
 def timeline_sql(view: ViewRead, source: OfflineSource) -> str:
     """The view's timeline, as described at the top of this module."""
     keys = _partition(view)
-    # The features end the order so that exact ties are settled the same way on every run. By their hash, because
-    # DuckDB reads a column that it sorts by back from its sort key, where -0.0 has become 0.0.
-    tie_break = f"hash({', '.join(identifier(feature.name) for feature in view.features)})"
+    # The features themselves end the order so that exact ties are settled the same way on every run.
+    tie_break = ", ".join(identifier(feature.name) for feature in view.features)
     return (
         f"SELECT * FROM (\n  SELECT *, max({EVENT_US}) OVER (PARTITION BY {keys} ORDER BY {AVAILABLE_US}\n"
         f"    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_before_us\n  FROM (\n"

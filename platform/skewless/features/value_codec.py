@@ -49,8 +49,9 @@ _READERS: dict[Dtype, tuple[int, Callable[[bytes], object]]] = {
     Dtype.STRING: (0x12, lambda data: _payload(data).decode()),
     Dtype.INT32: (0x18, lambda data: _varint(data, 1)[0]),
     Dtype.INT64: (0x20, lambda data: _varint(data, 1)[0]),
-    Dtype.FLOAT64: (0x29, lambda data: _DOUBLE.unpack_from(data, 1)[0]),
-    Dtype.FLOAT32: (0x35, lambda data: _FLOAT.unpack_from(data, 1)[0]),
+    # Adding 0.0 makes -0.0 the 0.0 that it is everywhere offline: DuckDB loses the sign when it joins.
+    Dtype.FLOAT64: (0x29, lambda data: _DOUBLE.unpack_from(data, 1)[0] + 0.0),
+    Dtype.FLOAT32: (0x35, lambda data: _FLOAT.unpack_from(data, 1)[0] + 0.0),
     Dtype.BOOL: (0x38, lambda data: data[1] != 0),
     Dtype.TIMESTAMP: (0x40, _time),
 }

@@ -136,7 +136,9 @@ def _database(settings: Settings) -> Finding:
 
 def _definitions(settings: Settings) -> Finding:
     if settings.feast_registry is not None:
-        return Finding("feature definitions", Condition.OK, f"in the configured registry {mask(settings.feast_registry)}")
+        return Finding(
+            "feature definitions", Condition.OK, f"in the configured registry {mask(settings.feast_registry)}"
+        )
     registry = settings.folders.feast_registry
     if registry.exists():
         return Finding("feature definitions", Condition.OK, f"applied, in {registry}")
