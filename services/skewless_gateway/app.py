@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -49,7 +50,8 @@ def create_app(open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]])
             app.state.gateway = gateway
             yield
 
-    app = FastAPI(
+    # The documentation page's scripts come from an installed package, so it works where no network is.
+    app = FastAPIOffline(
         title=documentation.TITLE,
         description=documentation.DESCRIPTION,
         version=version("skewless"),

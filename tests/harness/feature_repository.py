@@ -111,8 +111,8 @@ delay = ModelDefinition(
     request_fields=(RequestField("cars", Dtype.INT32),),
     transform=Transform(
         {
-            "temp": column("weather__temp", Dtype.FLOAT32).impute_mean(),
-            "late": column("leg__late", Dtype.FLOAT64).impute(0.0),
+            "temp": column("weather__temp", Dtype.FLOAT32).clean().impute_mean(),
+            "late": column("leg__late", Dtype.FLOAT64).clean(high=1e6).impute(0.0),
             "cars": column("cars", Dtype.INT32, nullable=False),
         }
     ),

@@ -92,9 +92,7 @@ def _assert_equal(online: FeatureFrame, offline: FeatureFrame, as_of: int) -> No
         assert np.array_equal(online.statuses[name], offline.statuses[name]), f"status of {name} at {as_of}"
 
 
-def test_online_equals_offline_bit_for_bit_at_every_moment(
-    small: SmallRepository, valkey_server: ValkeyServer
-) -> None:
+def test_online_equals_offline_bit_for_bit_at_every_moment(small: SmallRepository, valkey_server: ValkeyServer) -> None:
     repository, contract = _opened(small, f"{valkey_server.host}:{valkey_server.port}")
     sources = repository.sources(EVERYTHING)
     repository.materialize(MATERIALIZED_US, lambda _: None)

@@ -1,8 +1,9 @@
 """The real Valkey, started the way the stack starts it."""
 
-import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -62,19 +63,23 @@ def test_a_stopped_valkey_leaves_neither_process_nor_port(tmp_path: Path) -> Non
     assert is_free(port)
 
 
+STARTER = """
+import signal, sys
+from pathlib import Path
+from skewless.stack.process import start
+from skewless.stack.valkey import valkey_spec
+start(valkey_spec(port=int(sys.argv[1]), data=Path(sys.argv[2]), logs=Path(sys.argv[3])))
+signal.pause()
+"""
+
+
 def test_valkey_dies_with_its_starter(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    starter = os.fork()
-    if starter == 0:
-        start(valkey_spec(port=port, data=tmp_path / "data", logs=tmp_path / "logs"))
-        signal.pause()
-        os._exit(0)
+    data, logs = tmp_path / "data", tmp_path / "logs"
+    starter = subprocess.Popen([sys.executable, "-c", STARTER, str(port), str(data), str(logs)])
     try:
-        spec = valkey_spec(port=port, data=tmp_path / "data", logs=tmp_path / "logs")
-        wait_until(lambda: answers(spec), "Valkey answers")
-        (child,) = psutil.Process(starter).children()
+        wait_until(lambda: answers(valkey_spec(port=port, data=data, logs=logs)), "Valkey answers")
     finally:
-        os.kill(starter, signal.SIGKILL)
-        os.waitpid(starter, 0)
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "Valkey is gone")
-    assert is_free(port)
+        starter.kill()
+        starter.wait()
+    wait_until(lambda: is_free(port), "Valkey is gone, and its port is free")

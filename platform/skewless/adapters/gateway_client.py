@@ -85,21 +85,32 @@ class GatewayClient:
             raise Unavailable(
                 "gateway", f"{type(error).__name__} {error}".strip(), retry_after_s=_RETRY_AFTER_S
             ) from error
-        if response.status_code == httpx.codes.OK:
-            answer: dict[str, Any] = msgspec.json.decode(response.content)
+        answer = _object(response)
+        if response.status_code == httpx.codes.OK and answer is not None:
             return answer
-        raise _refusal(response)
+        raise _refusal(response, answer if answer is not None else {"detail": response.text[:200]})
 
 
-def _refusal(response: httpx.Response) -> SkewlessError:
+def _object(response: httpx.Response) -> dict[str, Any] | None:
+    """The JSON object of a body; None for anything else, such as a proxy's page."""
     try:
-        problem: dict[str, Any] = msgspec.json.decode(response.content)
+        return msgspec.json.decode(response.content, type=dict[str, Any])
     except msgspec.DecodeError:
-        problem = {"detail": response.text[:200]}
+        return None
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Seconds to wait; a proxy may send a date instead, which is not worth a parser here."""
+    try:
+        return float(response.headers.get("Retry-After", _RETRY_AFTER_S))
+    except ValueError:
+        return _RETRY_AFTER_S
+
+
+def _refusal(response: httpx.Response, problem: Mapping[str, Any]) -> SkewlessError:
     detail, hint = str(problem.get("detail", "")), str(problem.get("hint", ""))
     if response.status_code in _RETRIED:
-        wait = float(response.headers.get("Retry-After", _RETRY_AFTER_S))
-        return Unavailable("gateway", detail, retry_after_s=wait, hint=hint)
+        return Unavailable("gateway", detail, retry_after_s=_retry_after_s(response), hint=hint)
     return InvalidRequest(
         f"the gateway answered {response.status_code}: {detail}",
         path=str(problem.get("path", "$")),

@@ -53,7 +53,7 @@ def literal(text: str) -> str:
 
 
 def rows_sql(view: ViewRead, source: OfflineSource) -> str:
-    """Rows of a view in their declared dtypes, as stored online: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features."""
+    """Rows of a view, typed and as stored online: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features."""
     event = f"epoch_us({identifier(source.event_time)})"
     created = f"epoch_us({identifier(source.created_time)})" if source.created_time else event
     keys = [_cast(source.column(key.name), key.name, TABLE[key.dtype].duckdb) for key in view.join_keys]

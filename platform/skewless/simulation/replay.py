@@ -117,12 +117,12 @@ async def replay(
     for moment, rows in _moments(examples):
         feature_rows += await patience.until_done(partial(asyncio.to_thread, feed.advance, moment))
         answers += await asyncio.gather(*(ask(row) for row in rows))
-        due = _take_due(pending, moment, len(answers))
+        due = _take_due(pending, moment)
         reported += await _report(due, answers, examples, client, patience)
         if time.monotonic() >= progress_due:
             progress(len(answers), examples.rows)
             progress_due = time.monotonic() + _PROGRESS_EVERY_S
-    reported += await _report(_take_due(pending, math.inf, len(answers)), answers, examples, client, patience)
+    reported += await _report(_take_due(pending, math.inf), answers, examples, client, patience)
     progress(len(answers), examples.rows)
     return Replay(
         prediction_ids=tuple(answer.prediction_id for answer in answers),
@@ -149,15 +149,18 @@ def _moments(examples: Examples) -> Iterator[tuple[int, list[int]]]:
 
 
 def _outcomes_in_order(examples: Examples) -> list[tuple[int, int]]:
-    """(outcome time, row) of every row that gets an outcome, latest first, so that the next one is popped."""
+    """(moment to report, row) of every row that gets an outcome, latest first, so that the next one is popped.
+
+    An outcome is reported when it is known, but not before its question has been asked.
+    """
     rows = np.flatnonzero(examples.labelled & (examples.outcome_time != NO_OUTCOME)).tolist()
-    return sorted(((int(examples.outcome_time[row]), row) for row in rows), reverse=True)
+    return sorted(((int(max(examples.outcome_time[row], examples.as_of[row])), row) for row in rows), reverse=True)
 
 
-def _take_due(pending: list[tuple[int, int]], moment: float, asked: int) -> list[int]:
-    """Rows whose outcome is known by `moment` and which have been asked; removes them from `pending`."""
+def _take_due(pending: list[tuple[int, int]], moment: float) -> list[int]:
+    """Rows whose outcome is to be reported by `moment`; removes them from `pending`."""
     due = []
-    while pending and pending[-1][0] <= moment and pending[-1][1] < asked:
+    while pending and pending[-1][0] <= moment:
         due.append(pending.pop()[1])
     return due
 
