@@ -47,7 +47,7 @@ class Demo:
         self._workspace = workspace
         self._stack_settings = stack.model_copy(update={"allow_as_of": True})
         self._example = _example(workspace)
-        self._period = Period(self._example.replay_start, until or self._example.replay_until)
+        self._period = _period(self._example, until)
         self._state = load_state(workspace.home.root)
 
     def run(self, *, again: bool) -> Summary:
@@ -172,7 +172,7 @@ class Demo:
         self._state.save()
         # Rows that became known exactly at the start belong to the replay's first moment; all before, to this.
         materialize_at(self._workspace, self._period.start - 1, reset=True)
-        with step("Reading the flights to replay") as progress:
+        with step("Reading the questions to replay") as progress:
             feed, examples = self._feed_and_examples(bundle.contract)
             progress.note(f"{examples.rows:,} questions")
         started = system_clock()
@@ -210,6 +210,16 @@ def _example(workspace: Workspace) -> Example:
             hint="define EXAMPLE = skewless.simulation.example.Example(…) there",
         )
     return example
+
+
+def _period(example: Example, until: Micros | None) -> Period:
+    if until is not None and until <= example.replay_start:
+        raise InvalidRequest(
+            f"the replay cannot end at {format_timestamp(until)}",
+            path="--until",
+            allowed=f"a moment after its start, {format_timestamp(example.replay_start)}",
+        )
+    return Period(example.replay_start, example.replay_until if until is None else until)
 
 
 def _relative(folder: Path) -> str:

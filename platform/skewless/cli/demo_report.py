@@ -81,7 +81,7 @@ def lines(summary: Summary) -> Iterator[str]:
     yield f"refused and retried {summary.refusals:,}"
     yield f"features written    {summary.feature_rows:,} rows, each once it was known"
     never = summary.predictions - summary.outcomes
-    yield f"outcomes            {summary.outcomes:,}; {never:,} never come (cancelled or diverted)"
+    yield f"outcomes            {summary.outcomes:,}; {never:,} never come"
     yield f"live quality        AUROC {_number(live.auroc)}, Brier {_number(live.brier)}"
     yield (
         f"held-out quality    AUROC {_number(held_out['auroc'])}, Brier {_number(held_out['brier'])} "

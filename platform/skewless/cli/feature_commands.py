@@ -44,7 +44,8 @@ def apply(as_json: bool) -> None:
 def materialize(as_of: str | None, reset: bool, as_json: bool) -> None:
     """Write the newest row of every entity that was visible at a moment into the online store.
 
-    A stored row is only replaced by a newer one, so going back in time needs --reset.
+    A stored row is only replaced by one with a later event time, so going back in time, and correcting a row
+    under its old event time, need --reset.
     """
     as_of_us = system_clock() if as_of is None else moment(as_of, option="--as-of")
     workspace = Workspace()

@@ -108,12 +108,21 @@ class CommandTable(click.Group):
         try:
             return super().invoke(ctx)
         except SkewlessError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {_told(error)}", err=True)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             # Click's own answer would be exit code 1, which means something else here.
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _told(error: SkewlessError) -> str:
+    """An error as a reader of a terminal needs it: what is wrong, where, what is allowed, and the hint."""
+    if not isinstance(error, InvalidRequest):
+        return str(error)
+    allowed = f"\nallowed: {error.allowed}" if error.allowed else ""
+    hint = f"\n\nhint: {error.hint}" if error.hint else ""
+    return f"{error.path}: {error.message}{allowed}{hint}"
 
 
 def exit_code(error: SkewlessError) -> int:
