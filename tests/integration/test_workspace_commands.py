@@ -81,7 +81,9 @@ def test_materialize_counts_entities_and_reset_empties_first(shop: Shop) -> None
 
 @pytest.mark.parametrize("time", ["yesterday", "2024-01-05T00:00:00", "2024-13-01"])
 def test_a_bad_time_is_refused_before_anything_is_touched(shop: Shop, time: str) -> None:
-    assert f"`{time}` is no time" in _refused(2, "materialize", "--as-of", time)
+    told = _refused(2, "materialize", "--as-of", time)
+    assert f"--as-of: `{time}` is no time" in told
+    assert "allowed: an RFC 3339 time with its zone" in told
 
 
 def test_materialize_without_a_stack_says_how_to_start_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,17 @@ Another target (a GPU server's onnxruntime backend, say) differs in these files 
 the gateway does stay the same.
 """
 
+import fcntl
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 from skewless.bundles.bundle import MODEL, load_bundle
 from skewless.canonical_json import Digest
-from skewless.errors import BundleRefused
 from skewless.limits import MODEL_BATCH_ROWS_MAX
 from skewless.serving.ports import ModelSignature
 
@@ -62,7 +64,7 @@ def deploy(bundle_folder: Path, digest: str, models_folder: Path) -> str:
     """Write a bundle's model into a model repository and return its name there; nothing is loaded yet.
 
     The model is there completely or not at all, and deploying again changes nothing. Raises BundleRefused for a
-    bundle that does not verify or that lost its name to a bundle whose digest begins alike.
+    bundle that does not verify.
     """
     bundle = load_bundle(bundle_folder, Digest(digest))
     name = model_name(digest)
@@ -80,10 +82,13 @@ def deploy(bundle_folder: Path, digest: str, models_folder: Path) -> str:
     try:
         for path, data in content.items():
             _write(incoming / path, data)
-        if target.exists():
-            # Left by another version of the templates. The server keeps what it has loaded until it loads again.
-            target.rename(outgoing)
-        _rename_unless_there(incoming, target, content)
+        with _alone_in(models_folder):
+            if _is_deployed(target, content):
+                return name
+            if target.exists():
+                # Left by another version of the templates. The server keeps what it has loaded until it loads again.
+                target.rename(outgoing)
+            incoming.rename(target)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
@@ -125,13 +130,12 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _rename_unless_there(incoming: Path, target: Path, content: dict[str, bytes]) -> None:
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that one process at a time looks at what is there and replaces it."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        incoming.rename(target)
-    except OSError as error:
-        # Another process deployed first; a rename never replaces a folder that has files.
-        if not _is_deployed(target, content):
-            raise BundleRefused(
-                f"model folder `{target.name}` holds another model than the bundle's: {error.strerror}",
-                hint="two bundles whose digests begin alike cannot share a model repository; remove one",
-            ) from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
