@@ -141,11 +141,14 @@ def created_time_s(pid: int) -> float:
 
 
 def is_alive(pid: int, created_s: float) -> bool:
-    """Whether the very process of that id and creation time still runs (a zombie does not)."""
+    """Whether the very process of that id and creation time still runs.
+
+    A zombie does not, unless threads of it are still ending: until the last is gone, its files and locks are held.
+    """
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - created_s) < CLOCK_STEP_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return same and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.NoSuchProcess:
         return False
 
