@@ -9,10 +9,10 @@ INSTALLED := .venv/.installed
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup fmt lint typecheck check test unit integration e2e demo up down doctor lock clean
+.PHONY: help setup fmt lint typecheck check test unit integration e2e bits bench bench-compare demo up down doctor lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Install the locked environment into .venv (PYTHON=… chooses the interpreter)
 
@@ -47,6 +47,16 @@ integration: $(INSTALLED) ## Run the tests against real Valkey and Triton
 e2e: $(INSTALLED) ## Run the tests of the whole stack
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
+bits: ## Check stored and fitted transforms bit for bit under another Python (PYTHON=/path/to/python3)
+	@VENV=.venv-other scripts/setup.sh
+	@.venv-other/bin/pytest tests/unit/test_transform_stored.py tests/unit/test_transform_fitting.py tests/unit/test_golden.py
+
+bench: $(INSTALLED) ## Measure against floors in the same run (ARGS="reads --quick" narrows)
+	@$(BIN)/python -m bench run $(ARGS)
+
+bench-compare: $(INSTALLED) ## Compare the newest result with that of a revision (REV=…)
+	@$(BIN)/python -m bench compare $(REV)
+
 demo: $(INSTALLED) ## Run the shipped example end to end (ARGS=--exit stops the stack at its end)
 	@$(BIN)/skewless demo $(ARGS)
 
@@ -71,5 +81,5 @@ lock: $(INSTALLED) ## Resolve dependencies again, keeping pins that still fit (A
 
 clean: ## Stop the stack and remove everything that was installed or made
 	@if [ -x $(BIN)/skewless ] && [ -e .skewless/stack.json ]; then $(BIN)/skewless down; fi
-	@rm -rf .skewless .venv .boot dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .skewless .venv .venv-other .boot dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Makes .venv hold exactly what requirements.lock says, and the project itself in editable form.
-# Needs a Python >= 3.11 with venv and nothing else; PYTHON=… chooses the interpreter.
+# Needs a Python >= 3.11 with venv and nothing else; PYTHON=… chooses the interpreter, VENV=… another folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV=${VENV:-.venv}
 
 refuse() {
     printf 'setup: %s\n\nhint: %s\n' "$1" "$2" >&2
@@ -45,7 +47,7 @@ use_a_writable_cache() {
 # uv does not read pip's configuration; a package mirror that is set up for pip is meant for uv too.
 use_the_index_of_pip() {
     local index
-    if [ -z "${UV_DEFAULT_INDEX:-}" ] && index=$(.venv/bin/python -m pip config get global.index-url 2>/dev/null); then
+    if [ -z "${UV_DEFAULT_INDEX:-}" ] && index=$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null); then
         export UV_DEFAULT_INDEX="$index"
     fi
 }
@@ -53,25 +55,25 @@ use_the_index_of_pip() {
 # uv itself comes by pip, from the same lock and checked against the same hashes.
 install_uv() {
     awk '/^[a-zA-Z0-9]/ { wanted = /^uv==/ } wanted' requirements.lock >.boot/uv.txt
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .boot/uv.txt
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .boot/uv.txt
 }
 
 main() {
     use_a_writable_cache
     mkdir -p .boot
-    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         local python
         python=$(find_python)
-        echo "setup: making .venv with $python"
-        "$python" -m venv --clear .venv
+        echo "setup: making $VENV with $python"
+        "$python" -m venv --clear "$VENV"
     fi
     echo "setup: installing uv"
     install_uv
     use_the_index_of_pip
     echo "setup: installing $(grep -c '^[a-zA-Z0-9]' requirements.lock) locked packages (about 1 GB the first time)"
-    .venv/bin/uv pip sync --require-hashes --python .venv/bin/python requirements.lock
+    "$VENV/bin/uv" pip sync --require-hashes --python "$VENV/bin/python" requirements.lock
     echo "setup: installing skewless itself"
-    .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --python .venv/bin/python --editable .
+    "$VENV/bin/uv" pip install --quiet --no-deps --no-build-isolation --python "$VENV/bin/python" --editable .
 }
 
 main

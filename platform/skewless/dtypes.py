@@ -25,6 +25,15 @@ class Dtype(StrEnum):
     BYTES = "bytes"
     TIMESTAMP = "timestamp"
     """Microseconds since 1970, UTC, as int64."""
+    BOOL_LIST = "bool_list"
+    INT32_LIST = "int32_list"
+    INT64_LIST = "int64_list"
+    FLOAT32_LIST = "float32_list"
+    FLOAT64_LIST = "float64_list"
+    STRING_LIST = "string_list"
+    BYTES_LIST = "bytes_list"
+    TIMESTAMP_LIST = "timestamp_list"
+    """Lists hold tuples of the element's Python values, none of them null, in object arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class DtypeRow:
     duckdb: str
     feast: str
     triton: str
-    json_schema: dict[str, str]
+    json_schema: dict[str, Any]
     zero: object
     """What stands in `Column.values` where a row is not valid."""
 
@@ -66,17 +75,62 @@ TABLE: dict[Dtype, DtypeRow] = {
     ),
 }
 
+ELEMENTS: dict[Dtype, Dtype] = {
+    Dtype.BOOL_LIST: Dtype.BOOL,
+    Dtype.INT32_LIST: Dtype.INT32,
+    Dtype.INT64_LIST: Dtype.INT64,
+    Dtype.FLOAT32_LIST: Dtype.FLOAT32,
+    Dtype.FLOAT64_LIST: Dtype.FLOAT64,
+    Dtype.STRING_LIST: Dtype.STRING,
+    Dtype.BYTES_LIST: Dtype.BYTES,
+    Dtype.TIMESTAMP_LIST: Dtype.TIMESTAMP,
+}
+"""List dtypes, each with the dtype of its elements."""
+
+
+def _list_row(element: DtypeRow) -> DtypeRow:
+    """What a list of such elements is called. Triton takes no lists of varying length; `triton` names the elements."""
+    schema = {"type": "array", "items": element.json_schema}
+    return DtypeRow(
+        _OBJECT,
+        f"list<{element.arrow}>",
+        f"{element.duckdb}[]",
+        f"Array({element.feast})",
+        element.triton,
+        schema,
+        (),
+    )
+
+
+TABLE.update({listed: _list_row(TABLE[element]) for listed, element in ELEMENTS.items()})
+
+FEAST_ALIASES: dict[str, Dtype] = {
+    "PdfBytes": Dtype.BYTES,
+    "ImageBytes": Dtype.BYTES,
+    "Json": Dtype.STRING,
+    "Uuid": Dtype.STRING,
+    "TimeUuid": Dtype.STRING,
+    "Decimal": Dtype.STRING,
+    "Array(Json)": Dtype.STRING_LIST,
+    "Array(Uuid)": Dtype.STRING_LIST,
+    "Array(TimeUuid)": Dtype.STRING_LIST,
+    "Array(Decimal)": Dtype.STRING_LIST,
+}
+"""Feast types whose values are those of another dtype: text stays the text that was written, never parsed."""
+
 NUMERIC = frozenset({Dtype.BOOL, Dtype.INT32, Dtype.INT64, Dtype.FLOAT32, Dtype.FLOAT64})
 
 
 def from_feast(name: str, *, where: str) -> Dtype:
-    """The dtype that Feast calls `name` (such as `Float32`); `where` names the field in the refusal."""
+    """The dtype of what Feast calls `name` (such as `Float32`); `where` names the field in the refusal."""
     for dtype, row in TABLE.items():
         if row.feast == name:
             return dtype
-    allowed = ", ".join(row.feast for row in TABLE.values())
+    if name in FEAST_ALIASES:
+        return FEAST_ALIASES[name]
+    allowed = ", ".join([*(row.feast for row in TABLE.values()), *FEAST_ALIASES])
     raise InvalidDefinition(
-        f"{where} has Feast type `{name}`, which cannot be read online yet. Allowed: {allowed}",
+        f"{where} has Feast type `{name}`, which cannot be read online. Allowed: {allowed}",
         hint="declare the field with one of the allowed types, or leave it out of the feature service",
     )
 
@@ -106,9 +160,25 @@ def column_of(dtype: Dtype, items: list[object] | tuple[object, ...]) -> Column:
     row = TABLE[dtype]
     valid = np.fromiter((item is not None for item in items), dtype=np.bool_, count=len(items))
     filled: Any = [row.zero if item is None else item for item in items]
-    values: NDArray[np.generic] = np.empty(len(items), dtype=row.numpy)
-    values[:] = filled
-    return Column(dtype, values, valid)
+    return Column(dtype, array_of(dtype, filled), valid)
+
+
+def array_of(dtype: Dtype, items: list[Any]) -> NDArray[np.generic]:
+    """The array (items,) of the dtype's NumPy type; none of the items may be None."""
+    values: NDArray[np.generic] = np.empty(len(items), dtype=TABLE[dtype].numpy)
+    if dtype in ELEMENTS:
+        for index, item in enumerate(items):  # one by one, or NumPy takes tuples of one length for a matrix
+            values[index] = item
+    else:
+        values[:] = items
+    return values
+
+
+def blank(values: NDArray[Any], where: NDArray[np.bool_], dtype: Dtype) -> None:
+    """Put the dtype's zero into `values` at each True of `where`, in place; both have one shape."""
+    zero: NDArray[Any] = np.empty((), dtype=TABLE[dtype].numpy)
+    zero[()] = TABLE[dtype].zero  # an array of its own, or NumPy takes the empty tuple for no elements
+    values[where] = zero
 
 
 def to_python(column: Column) -> list[object]:

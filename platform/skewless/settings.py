@@ -95,6 +95,18 @@ class Home:
         return self.root / "predictions"
 
 
+STEP_PACKAGES = "Installed packages whose functions transforms may call as `python` steps, separated by commas."
+
+
+def step_packages(listed: str) -> frozenset[str]:
+    """The names in a list that is separated by commas.
+
+    >>> sorted(step_packages("geo-tools, calendars"))
+    ['calendars', 'geo-tools']
+    """
+    return frozenset(name.strip() for name in listed.split(",") if name.strip())
+
+
 class Settings(BaseSettings):
     """What every command shares."""
 
@@ -115,6 +127,12 @@ class Settings(BaseSettings):
     feast_registry: str | None = Field(
         default=None, description="SQLAlchemy URL of Feast's registry; a SQLite file in the home where not given."
     )
+    step_packages: str = Field(default="", description=STEP_PACKAGES)
+
+    @property
+    def allowed_step_packages(self) -> frozenset[str]:
+        """`step_packages` as names."""
+        return step_packages(self.step_packages)
 
     @property
     def folders(self) -> Home:

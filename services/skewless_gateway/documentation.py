@@ -162,6 +162,7 @@ ENDPOINT: dict[str, Any] = {
             "instance_schema": {"type": "object", "properties": {"origin": {"type": "string"}}},
             "prediction_schema": {"type": "object", "properties": {"probability": {"type": "number"}}},
             "features": ["origin_weather__temp"],
+            "definitions": {"state": "current", "detail": ""},
         },
         404, 503,
     )

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from skewless.errors import SkewlessError, Unavailable
+from skewless.features.online_store import OnlineStore
 from skewless.limits import LOG_BUFFER_ROWS_MAX, REQUESTS_IN_FLIGHT_MAX, RETRY_AFTER_S
+from skewless.registry.contract_changes import Definitions
 from skewless.serving.data_plane import DataPlane
 from skewless.serving.deadline import MonotonicClock
-from skewless.serving.ports import ModelBackend, OnlineStore, PredictionLog
+from skewless.serving.ports import ModelBackend, PredictionLog
 from skewless.timestamps import Micros
 from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.route_follower import RouteFollower
+from skewless_gateway.snapshot_follower import SnapshotFollower
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Gateway:
 
     plane: DataPlane
     follower: RouteFollower
+    snapshots: SnapshotFollower
     store: OnlineStore
     backend: ModelBackend
     log: PredictionLog
@@ -74,6 +78,7 @@ class Gateway:
             "online_store": await self._online_store(),
             "model_backend": await self._model_backend(),
             "routes": self._routes(),
+            "feature_registry": self._feature_registry(),
             "prediction_log": PartState(not is_full, f"{buffered} records wait to be flushed" if is_full else ""),
         }
 
@@ -92,6 +97,15 @@ class Gateway:
         models = {endpoint.served.model for endpoint in self.follower.state.endpoints.values()}
         lost = [model for model in sorted(models) if not await self.backend.is_ready(model)]
         return PartState(not lost, f"not loaded: {', '.join(lost)}" if lost else "")
+
+    def _feature_registry(self) -> PartState:
+        """Always ok: what is told here makes no prediction wrong today, but perhaps the next bundle."""
+        told = [self.snapshots.state.error] if self.snapshots.state.error else []
+        for name, endpoint in self.follower.state.endpoints.items():
+            state = self.snapshots.contract_state(endpoint.contract)
+            if state.definitions is not Definitions.CURRENT:
+                told.append(f"endpoint {name}, definitions {state.definitions}: {state.detail}")
+        return PartState(True, "; ".join(told))
 
     def _routes(self) -> PartState:
         """Ok as long as every endpoint is answered by some bundle; what is stale about it is told all the same."""

@@ -72,9 +72,11 @@ async def list_endpoints(request: Request) -> Response:
 async def show_endpoint(request: Request) -> Response:
     """What an endpoint takes, what it answers, and the bundle behind it."""
     name = request.path_params["endpoint"]
-    endpoint = _gateway(request).follower.endpoint(name)
+    gateway = _gateway(request)
+    endpoint = gateway.follower.endpoint(name)
     request.state.endpoint = name
     served = endpoint.served
+    state = gateway.snapshots.contract_state(endpoint.contract)
     return _json(
         {
             "endpoint": name,
@@ -85,6 +87,7 @@ async def show_endpoint(request: Request) -> Response:
             "instance_schema": served.validator.json_schema(),
             "prediction_schema": _prediction_schema(endpoint),
             "features": list(served.view_of_column),
+            "definitions": {"state": state.definitions, "detail": state.detail},
         }
     )
 
@@ -126,6 +129,7 @@ async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     gateway = _gateway(request)
     gateway.metrics.log_buffered_rows.set(gateway.buffered_rows())
+    gateway.metrics.show_snapshot_ages(gateway.snapshots.ages_s(gateway.now()))
     return Response(gateway.metrics.exposition(), headers={"Content-Type": _METRICS_TYPE})
 
 

@@ -13,15 +13,22 @@ import uuid_utils
 import uvicorn
 
 from skewless.adapters.prediction_log import FolderPredictionLog
+from skewless.adapters.prediction_sealer import seal_apart
 from skewless.adapters.redis_online_store import RedisOnlineStore
+from skewless.adapters.step_loader import TransformSteps
 from skewless.adapters.triton_backend import TritonBackend
 from skewless.bundles.artifact_store import FolderArtifactStore
+from skewless.bundles.bundle import load_bundle
 from skewless.errors import SkewlessError
-from skewless.limits import ROUTE_POLL_S
+from skewless.features.near_cache import NearCache
+from skewless.features.reader import FeatureReads
+from skewless.limits import FLUSH_ROWS_MAX, FLUSHES_MAX, MIB, NEAR_CACHE_AGE_MAX_S, ROUTE_POLL_S, ROWS_WAITING_MAX
+from skewless.registry.contract_changes import Definitions
 from skewless.registry.database import engine
 from skewless.registry.repository import Registry
+from skewless.registry.snapshots import FeatureSnapshots
 from skewless.serving.data_plane import DataPlane
-from skewless.settings import describe, load_settings
+from skewless.settings import describe, load_settings, step_packages
 from skewless.timestamps import Micros
 from skewless_gateway.app import create_app
 from skewless_gateway.gateway import Admission, Gateway
@@ -30,9 +37,13 @@ from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.route_follower import RouteFollower, RouteState
 from skewless_gateway.routes_copy import RoutesCopy
 from skewless_gateway.settings import GatewaySettings
+from skewless_gateway.snapshot_follower import SnapshotFollower
+from skewless_gateway.snapshots_copy import SnapshotsCopy
 
 _LOGGER = logging.getLogger(__name__)
 EXIT_USAGE = 2
+SNAPSHOT_WAIT_S = 1.0
+"""How long the first bundles wait for the registry snapshots; without them they only read hashes less cleverly."""
 
 
 def now() -> Micros:
@@ -49,23 +60,35 @@ def new_prediction_id() -> str:
 async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Every part of a gateway, connected when first used. Leaving flushes the log and closes every connection."""
     metrics = GatewayMetrics()
-    store = RedisOnlineStore(settings.online_store)
+    store, features = _open_features(settings, metrics)
     backend = TritonBackend(settings.triton)
-    log = await asyncio.to_thread(partial(FolderPredictionLog, settings.prediction_log, flush_ms=settings.log_flush_ms))
+    log = await asyncio.to_thread(
+        partial(FolderPredictionLog, settings.prediction_log, flush_ms=settings.log_flush_ms, seal=seal_apart)
+    )
     database = engine(settings.database_url)
+    artifacts = FolderArtifactStore(settings.artifacts)
+    steps = partial(TransformSteps, packages=step_packages(settings.step_packages))
+    snapshots = SnapshotFollower(
+        FeatureSnapshots(database),
+        poll_s=ROUTE_POLL_S,
+        copy=SnapshotsCopy(settings.prediction_log),
+        on_change=lambda _state: _show_contracts(metrics, follower, snapshots),
+    )
     follower = RouteFollower(
         Registry(database).routes,
-        FolderArtifactStore(settings.artifacts).open,
+        lambda digest: load_bundle(artifacts.open(digest), digest, steps=steps),
         backend,
         poll_s=ROUTE_POLL_S,
         copy=RoutesCopy(settings.prediction_log),
-        on_change=partial(_show_routes, metrics),
+        hash_sizes=snapshots.hash_sizes,
+        on_change=lambda state: _show_routes(metrics, follower, snapshots, state),
     )
-    following = asyncio.create_task(follower.run())
+    following = asyncio.create_task(_follow(snapshots, follower))
     try:
         yield Gateway(
-            plane=DataPlane(store, backend, log, now=now, new_id=new_prediction_id),
+            plane=DataPlane(features, backend, log, now=now, new_id=new_prediction_id),
             follower=follower,
+            snapshots=snapshots,
             store=store,
             backend=backend,
             log=log,
@@ -80,18 +103,56 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
+        await features.close()
         await log.close()
         await backend.close()
         await store.close()
         database.dispose()
 
 
-def _show_routes(metrics: GatewayMetrics, state: RouteState) -> None:
+def _open_features(settings: GatewaySettings, metrics: GatewayMetrics) -> tuple[RedisOnlineStore, FeatureReads]:
+    """The online store, and what reads features from it for all requests of this process."""
+    bytes_max = settings.near_cache_mib * MIB
+    store = RedisOnlineStore(settings.online_store, tracked=bytes_max > 0)
+    near_cache = None
+    if bytes_max:
+        near_cache = NearCache(store, bytes_max=bytes_max, age_max_s=NEAR_CACHE_AGE_MAX_S, clock=time.monotonic)
+        metrics.watch_near_cache(near_cache.counters)
+    features = FeatureReads(
+        store,
+        near_cache=near_cache,
+        rows_max=FLUSH_ROWS_MAX,
+        flushes_max=FLUSHES_MAX,
+        rows_waiting_max=ROWS_WAITING_MAX,
+    )
+    return store, features
+
+
+async def _follow(snapshots: SnapshotFollower, follower: RouteFollower) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(snapshots.run())
+        await snapshots.first_look(timeout_s=SNAPSHOT_WAIT_S)
+        group.create_task(follower.run())
+
+
+def _show_routes(
+    metrics: GatewayMetrics, follower: RouteFollower, snapshots: SnapshotFollower, state: RouteState
+) -> None:
     metrics.bundle_live.clear()
     for name, endpoint in state.endpoints.items():
         metrics.bundle_live.labels(name, endpoint.served.digest).set(1)
     metrics.route_failures.set(len(state.failures))
     metrics.registry_up.set(0 if state.registry_error else 1)
+    _show_contracts(metrics, follower, snapshots)
+
+
+def _show_contracts(metrics: GatewayMetrics, follower: RouteFollower, snapshots: SnapshotFollower) -> None:
+    """Of endpoints whose project has no snapshot nothing is told."""
+    metrics.contract_changed.clear()
+    for name, endpoint in follower.state.endpoints.items():
+        definitions = snapshots.contract_state(endpoint.contract).definitions
+        if definitions is not Definitions.UNKNOWN:
+            metrics.contract_changed.labels(name).set(definitions is Definitions.CHANGED)
 
 
 def run() -> None:

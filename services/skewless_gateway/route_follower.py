@@ -3,25 +3,24 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
-from skewless.bundles.bundle import load_bundle
+from skewless.bundles.bundle import Bundle
 from skewless.bundles.golden import GoldenVectors
 from skewless.bundles.model_repository import model_name
 from skewless.canonical_json import Digest
 from skewless.errors import NotFound, SkewlessError, Unavailable
+from skewless.features.contract import FeatureContract
 from skewless.rollout.routes import Route, RoutingTable
 from skewless.serving.ports import ModelBackend
 from skewless.serving.served_bundle import ServedBundle, admit_model, prepare_bundle
+from skewless_gateway.polling import Polling
 from skewless_gateway.routes_copy import RoutesCopy
 
 _LOGGER = logging.getLogger(__name__)
 _ROUTES = "routing table"
-_WAKE_GAP_S = 0.1
-"""Least time between two looks, however many refused requests ask for one."""
+_Loaded = tuple[ServedBundle, GoldenVectors, FeatureContract]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,8 @@ class ServedEndpoint:
 
     route: Route
     served: ServedBundle
+    contract: FeatureContract
+    """Of the bundle in service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +53,24 @@ class RouteFollower:
     def __init__(
         self,
         read_routes: Callable[[], RoutingTable],
-        open_artifact: Callable[[Digest], Path],
+        load_bundle: Callable[[Digest], Bundle],
         backend: ModelBackend,
         *,
         poll_s: float,
         copy: RoutesCopy | None = None,
+        hash_sizes: Callable[[str], Mapping[tuple[str, ...], int]] = lambda _project: {},
         on_change: Callable[[RouteState], None] = lambda _state: None,
     ) -> None:
+        """`hash_sizes` says how large a Feast project's entity hashes are, for the plans of bundles loaded then."""
         self.state = RouteState()
         self._read_routes = read_routes
-        self._open_artifact = open_artifact
+        self._load_bundle = load_bundle
         self._backend = backend
-        self._poll_s = poll_s
         self._copy = copy
+        self._hash_sizes = hash_sizes
         self._on_change = on_change
-        self._loaded: dict[Digest, tuple[ServedBundle, GoldenVectors]] = {}
-        self._woken = asyncio.Event()
+        self._loaded: dict[Digest, _Loaded] = {}
+        self._polling = Polling(self.refresh, every_s=poll_s, what="following the routes")
 
     def endpoint(self, name: str) -> ServedEndpoint:
         """The endpoint that answers to a name. Raises NotFound, or Unavailable where none of its bundles could load."""
@@ -83,20 +86,11 @@ class RouteFollower:
 
     def wake(self) -> None:
         """Look at once: the model backend refused a request, and may have lost its models."""
-        self._woken.set()
+        self._polling.wake()
 
     async def run(self) -> None:
         """Follow the registry until cancelled."""
-        while True:
-            try:
-                await self.refresh()
-            except Exception:  # a task's boundary: serving goes on with the last good state
-                _LOGGER.exception("following the routes failed; serving goes on with the last good ones")
-            await asyncio.sleep(_WAKE_GAP_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s - _WAKE_GAP_S):
-                    await self._woken.wait()
-            self._woken.clear()
+        await self._polling.run()
 
     async def refresh(self) -> None:
         """Read the routes once, and bring what is in service up to them."""
@@ -107,7 +101,7 @@ class RouteFollower:
         for route in table.routes if table is not None else ():
             current = before.endpoints.get(route.endpoint)
             try:
-                endpoints[route.endpoint] = ServedEndpoint(route, await self._in_service(route, current))
+                endpoints[route.endpoint] = await self._in_service(route, current)
             except SkewlessError as error:
                 failures[route.endpoint] = error.message
                 if current is not None:
@@ -131,21 +125,22 @@ class RouteFollower:
             await asyncio.to_thread(self._copy.save, table)
         return table, ""
 
-    async def _in_service(self, route: Route, current: ServedEndpoint | None) -> ServedBundle:
+    async def _in_service(self, route: Route, current: ServedEndpoint | None) -> ServedEndpoint:
         """The route's live bundle, loaded and verified; at once where it answers already."""
         if current is not None and current.served.digest == route.live:
             if await self._backend.is_ready(current.served.model):
-                return current.served
+                return ServedEndpoint(route, current.served, current.contract)
             await self._backend.ping()
         if route.live not in self._loaded:
             self._loaded[route.live] = await asyncio.to_thread(self._load, route.live)
-        served, golden = self._loaded[route.live]
+        served, golden, contract = self._loaded[route.live]
         await admit_model(served, golden, self._backend)
-        return served
+        return ServedEndpoint(route, served, contract)
 
-    def _load(self, digest: Digest) -> tuple[ServedBundle, GoldenVectors]:
-        bundle = load_bundle(self._open_artifact(digest), digest)
-        return prepare_bundle(bundle, model_name(digest)), bundle.golden
+    def _load(self, digest: Digest) -> _Loaded:
+        bundle = self._load_bundle(digest)
+        hash_sizes = self._hash_sizes(bundle.contract.project)
+        return prepare_bundle(bundle, model_name(digest), hash_sizes), bundle.golden, bundle.contract
 
     def _forget_unused(self, table: RoutingTable | None) -> None:
         """Drop bundles that no route names and no endpoint serves; their Triton models stay, for other gateways."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from skewless.settings import GATEWAY_PREFIX
+from skewless.settings import GATEWAY_PREFIX, STEP_PACKAGES
 
 
 class GatewaySettings(BaseSettings):
@@ -29,4 +29,11 @@ class GatewaySettings(BaseSettings):
     allow_as_of: bool = Field(
         False, description="Whether requests may carry their own as_of, for back-tests and replays."
     )
+    near_cache_mib: int = Field(
+        32,
+        ge=0,
+        le=16_384,
+        description="MiB for features kept near, of the views whose definitions ask for it; 0 keeps none.",
+    )
+    step_packages: str = Field("", description=STEP_PACKAGES)
     drain_s: int = Field(10, ge=0, le=300, description="Seconds that requests in flight get when the gateway stops.")

@@ -1,121 +1,288 @@
-"""The contract of `OnlineStore`, held by Redis's adapter over a real Valkey and by the fake."""
+"""The contract of the online store's ports, held by the Redis adapters over every topology, and by the fake."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
+import hiredis
 import pytest
-import redis.asyncio
+import redis
+import uvloop
 
 from harness.fakes import FakeOnlineStore
-from harness.servers import ValkeyServer, running_valkey
+from harness.proxies import proxied
+from harness.redis_topologies import load, make_certificates, running_cluster, running_sentinels, running_server
+from skewless.adapters.redis_blocking_store import BlockingRedisOnlineStore
 from skewless.adapters.redis_online_store import RedisOnlineStore
-from skewless.errors import DeadlineExceeded, InvalidSettings, Unavailable
-from skewless.features.redis_layout import HashRead
-from skewless.serving.ports import OnlineStore
-from skewless.stack.ports import free_ports
+from skewless.errors import DeadlineExceeded, Unavailable
+from skewless.features.online_store import Reply
+from skewless.stack.ports import LOOPBACK
 
-HASHES = {b"contract:a": {b"\x00\xff": b"one", b"y": b""}, b"contract:b": {b"x": b"\x20\x00"}}
+TIMEOUT_S = 5.0
+HASHES = {
+    b"contract:a": {b"\x00\xff": b"one", b"y": b""},
+    b"contract:b": {b"x": b"\x20\x00"},
+    **{b"contract:%d" % number: {b"f": b"%d" % number} for number in range(100)},
+}
+NO_HASH = b"contract:text"
+PASSWORD = "p@ss,w:rd/%?#"
+ENCODED = "p%40ss%2Cw%3Ard%2F%25%3F%23"
+
+TOPOLOGIES = ("single", "unix", "tls", "acl", "cluster", "sentinel")
+ADAPTERS = ("asyncio", "tracked", "blocking")
+KINDS = pytest.mark.parametrize("kind", ["fake", *(f"{each}-{way}" for each in TOPOLOGIES for way in ADAPTERS)])
+
+
+class Reads(Protocol):
+    async def read(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class InThread:
+    """A blocking store read as the others are."""
+
+    store: BlockingRedisOnlineStore
+
+    async def read(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
+        return await asyncio.to_thread(self.store.read, keys, commands, timeout_s=timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A store read over its tracked connections."""
+
+    store: RedisOnlineStore
+
+    async def read(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
+        return await self.store.read_tracked(keys, commands, timeout_s=timeout_s)
+
+
+Write = Callable[[bytes, Mapping[bytes, bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores that the tests read: where they are, and clients to write to them, by topology."""
+
+    urls: dict[str, str]
+    clients: "dict[str, redis.Redis | redis.RedisCluster]"
+
+    def write(self, topology: str) -> Write:
+        """Replaces a hash."""
+        return lambda key, fields: load(self.clients[topology], {key: fields})
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """A store of each topology with the same hashes in it."""
+    folder = tmp_path_factory.mktemp("topologies")
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(folder, "--unixsocket", str(folder / "valkey.sock")))
+        certificates = make_certificates(folder)
+        tls = stack.enter_context(proxied(server.port, tls=certificates.server_context()))
+        sentinels = stack.enter_context(running_sentinels(folder))
+        cluster = stack.enter_context(running_cluster(folder))
+        # What docs/adr/0011 says a user needs, and nothing more.
+        server.run("ACL", "SETUSER", "reader", "on", f">{PASSWORD}", "~contract:*", "+ping", "+hmget", "+hgetall")
+        server.run("ACL", "SETUSER", "reader", "+hello", "+client|tracking", "+select")
+        one, followed = stack.enter_context(server.client()), stack.enter_context(sentinels.master.client())
+        many = stack.enter_context(cluster.client())
+        for client in (one, many, followed):
+            load(client, HASHES)
+            client.set(NO_HASH, "no hash")
+        yield Stores(
+            {
+                "single": server.url,
+                "unix": f"unix://{folder / 'valkey.sock'}",
+                "tls": f"rediss://{LOOPBACK}:{tls.port}?{certificates.options}",
+                "acl": f"redis://reader:{ENCODED}@{LOOPBACK}:{server.port}/0",
+                "cluster": cluster.url,
+                "sentinel": sentinels.url,
+            },
+            {"single": one, "tls": one, "acl": one, "cluster": many, "sentinel": followed},
+        )
+
+
+@pytest.fixture
+def urls(stores: Stores) -> dict[str, str]:
+    """The stores' URLs by topology."""
+    return stores.urls
 
 
 @asynccontextmanager
-async def opened(kind: str, server: ValkeyServer) -> AsyncIterator[OnlineStore]:
+async def opened(kind: str, urls: dict[str, str]) -> AsyncIterator[Reads]:
     if kind == "fake":
         yield FakeOnlineStore(HASHES)
         return
-    with redis.Redis(host=server.host, port=server.port) as client:
-        for key, fields in HASHES.items():
-            client.hset(key, mapping={**fields})
-    store = RedisOnlineStore(server.url)
+    topology, adapter = kind.split("-")
+    if adapter == "blocking":
+        blocking = BlockingRedisOnlineStore(urls[topology])
+        try:
+            yield InThread(blocking)
+        finally:
+            blocking.close()
+        return
+    store = RedisOnlineStore(urls[topology], tracked=adapter == "tracked")
     try:
-        yield store
+        yield Tracked(store) if adapter == "tracked" else store
     finally:
         await store.close()
 
 
-KINDS = pytest.mark.parametrize("kind", ["redis", "fake"])
+def hmget(key: bytes, *fields: bytes) -> bytes:
+    command: bytes = hiredis.pack_command(("HMGET", key, *fields))  # type: ignore[arg-type]  # stub: one part
+    return command
+
+
+def hgetall(key: bytes) -> bytes:
+    command: bytes = hiredis.pack_command(("HGETALL", key))  # type: ignore[arg-type]  # stub: one part
+    return command
 
 
 @KINDS
-async def test_values_come_in_the_order_asked_and_none_is_what_does_not_exist(
-    kind: str, valkey_server: ValkeyServer
+async def test_values_come_in_the_order_asked_and_none_is_what_does_not_exist(kind: str, urls: dict[str, str]) -> None:
+    keys = (b"contract:b", b"contract:nobody", b"contract:a", b"contract:b")
+    fields = ((b"x", b"y"), (b"x", b"y"), (b"y", b"\x00\xff", b"x"), (b"x",))
+    async with opened(kind, urls) as store:
+        commands = [hmget(key, *names) for key, names in zip(keys, fields, strict=True)]
+        replies = await store.read(keys, commands, timeout_s=TIMEOUT_S)
+    assert replies == [[b"\x20\x00", None], [None, None], [b"", b"one", None], [b"\x20\x00"]]
+
+
+@KINDS
+async def test_a_whole_hash_comes_as_fields_and_values_in_turn(kind: str, urls: dict[str, str]) -> None:
+    keys = (b"contract:a", b"contract:nobody", b"contract:b")
+    async with opened(kind, urls) as store:
+        whole, nothing, one = await store.read(keys, [hgetall(key) for key in keys], timeout_s=TIMEOUT_S)
+    assert isinstance(whole, list)
+    assert dict(zip(whole[::2], whole[1::2], strict=True)) == HASHES[b"contract:a"]
+    assert (nothing, one) == ([], [b"x", b"\x20\x00"])
+
+
+@KINDS
+async def test_many_reads_at_once_do_not_mix(kind: str, urls: dict[str, str]) -> None:
+    async with opened(kind, urls) as store:
+
+        async def read(first: int) -> list[Reply]:
+            numbers = [(first + step) % 100 for step in range(1 + first % 5)]
+            keys = [b"contract:%d" % number for number in numbers]
+            replies = await store.read(keys, [hmget(key, b"f") for key in keys], timeout_s=TIMEOUT_S)
+            assert replies == [[b"%d" % number] for number in numbers]
+            return replies
+
+        answered = await asyncio.gather(*(read(first) for first in range(200)))
+    assert len(answered) == 200
+
+
+@pytest.mark.parametrize("kind", TOPOLOGIES)
+def test_uvloop_reads_as_asyncio_does(kind: str, urls: dict[str, str]) -> None:
+    async def read() -> list[list[Reply]]:
+        keys = [b"contract:%d" % number for number in range(100)]
+        commands = [hmget(key, b"f") for key in keys]
+        store = RedisOnlineStore(urls[kind], tracked=True)
+        try:
+            return [
+                await store.read(keys, commands, timeout_s=TIMEOUT_S),
+                await store.read_tracked(keys, commands, timeout_s=TIMEOUT_S),
+            ]
+        finally:
+            await store.close()
+
+    assert uvloop.run(read()) == [[[b"%d" % number] for number in range(100)]] * 2
+
+
+@KINDS
+async def test_no_commands_have_no_replies(kind: str, urls: dict[str, str]) -> None:
+    async with opened(kind, urls) as store:
+        assert await store.read([], [], timeout_s=TIMEOUT_S) == []
+
+
+@KINDS
+async def test_no_time_left_is_a_deadline_exceeded(kind: str, urls: dict[str, str]) -> None:
+    async with opened(kind, urls) as store:
+        with pytest.raises(DeadlineExceeded, match="online store"):
+            await store.read((b"contract:b",), (hmget(b"contract:b", b"x"),), timeout_s=0)
+        assert await store.read((b"contract:b",), (hmget(b"contract:b", b"x"),), timeout_s=TIMEOUT_S) == [[b"\x20\x00"]]
+
+
+@pytest.mark.parametrize("kind", [f"{each}-{way}" for each in TOPOLOGIES for way in ADAPTERS])
+async def test_an_error_about_one_key_is_that_keys_reply(kind: str, urls: dict[str, str]) -> None:
+    keys = (b"contract:1", NO_HASH, b"contract:2")
+    async with opened(kind, urls) as store:
+        replies = await store.read(keys, [hmget(key, b"f") for key in keys], timeout_s=TIMEOUT_S)
+    assert isinstance(replies[1], Exception)
+    assert str(replies[1]).startswith("WRONGTYPE ")
+    assert replies[::2] == [[b"1"], [b"2"]]
+
+
+@pytest.mark.parametrize("kind", ["fake", *TOPOLOGIES])
+async def test_ping_returns_while_the_store_answers_and_is_refused_once_it_is_closed(
+    kind: str, urls: dict[str, str]
 ) -> None:
-    reads = (
-        HashRead(b"contract:b", (b"x", b"y")),
-        HashRead(b"contract:nobody", (b"x", b"y")),
-        HashRead(b"contract:a", (b"y", b"\x00\xff", b"x")),
-    )
-    async with opened(kind, valkey_server) as store:
-        answers = await store.read(reads, timeout_s=2)
-    assert [list(each) for each in answers] == [[b"\x20\x00", None], [None, None], [b"", b"one", None]]
-
-
-@KINDS
-async def test_many_reads_at_once_do_not_mix(kind: str, valkey_server: ValkeyServer) -> None:
-    async with opened(kind, valkey_server) as store:
-        reads = [(HashRead(b"contract:a", (b"y",)), HashRead(b"contract:b", (b"x",))) for _ in range(200)]
-        answers = await asyncio.gather(*(store.read(each, timeout_s=5) for each in reads))
-    assert [[list(row) for row in each] for each in answers] == [[[b""], [b"\x20\x00"]]] * 200
-
-
-@KINDS
-async def test_ping_returns_while_the_store_answers(kind: str, valkey_server: ValkeyServer) -> None:
-    async with opened(kind, valkey_server) as store:
-        await store.ping()
-
-
-async def test_a_store_that_goes_away_is_unavailable(tmp_path: Path) -> None:
-    # Servers are started on a thread of their own: their readiness probe runs its own event loop.
-    server_context = running_valkey(tmp_path)
-    server = await asyncio.to_thread(server_context.__enter__)
-    store = RedisOnlineStore(server.url)
-    try:
-        await store.ping()
-    finally:
-        await asyncio.to_thread(server_context.__exit__, None, None, None)
-    with pytest.raises(Unavailable) as caught:
-        await store.read((HashRead(b"k", (b"f",)),), timeout_s=2)
-    assert not isinstance(caught.value, DeadlineExceeded)
-    await store.close()
-
-
-async def test_a_connection_that_the_server_closed_meanwhile_costs_nobody_an_error(
-    valkey_server: ValkeyServer,
-) -> None:
-    store = RedisOnlineStore(valkey_server.url)
+    store = FakeOnlineStore(HASHES) if kind == "fake" else RedisOnlineStore(urls[kind])
     await store.ping()
-    killer = redis.asyncio.Redis(host=valkey_server.host, port=valkey_server.port)
-    await killer.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
-    await killer.aclose()
-    assert await store.read((HashRead(b"nobody", (b"f",)),), timeout_s=2) == [[None]]
     await store.close()
-
-
-async def test_a_store_that_hangs_is_left_at_the_deadline(valkey_server: ValkeyServer) -> None:
-    store = RedisOnlineStore(valkey_server.url)
-    await store.ping()
-    blocker = redis.asyncio.Redis(host=valkey_server.host, port=valkey_server.port)
-    await blocker.execute_command("CLIENT", "PAUSE", "1000", "ALL")  # type: ignore[no-untyped-call]
-    started = time.monotonic()
-    with pytest.raises(DeadlineExceeded):
-        await store.read((HashRead(b"nobody", (b"f",)),), timeout_s=0.1)
-    assert time.monotonic() - started < 0.9
-    # The abandoned connection must not hand its late answer to the next read.
-    assert await store.read((HashRead(b"nobody", (b"f", b"g")),), timeout_s=5) == [[None, None]]
-    await blocker.aclose()
-    await store.close()
-
-
-async def test_nobody_listening_is_unavailable_at_once() -> None:
-    (port,) = free_ports(1)
-    store = RedisOnlineStore(f"redis://127.0.0.1:{port}")
-    with pytest.raises(Unavailable, match="online store"):
+    with pytest.raises(Unavailable, match="closed"):
+        await store.read((b"contract:b",), (hmget(b"contract:b", b"x"),), timeout_s=TIMEOUT_S)
+    with pytest.raises(Unavailable, match="closed"):
         await store.ping()
+
+
+TRACKED_KINDS = pytest.mark.parametrize("kind", ["fake", "single", "tls", "acl", "cluster", "sentinel"])
+
+
+class Told:
+    """A subscriber that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.keys: set[bytes] = set()
+        self.losses = 0
+        self._changed = asyncio.Event()
+
+    def __call__(self, keys: Sequence[bytes] | None) -> None:
+        self.losses += keys is None
+        self.keys |= set(keys or ())
+        self._changed.set()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(TIMEOUT_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@TRACKED_KINDS
+async def test_a_change_of_a_hash_that_was_read_tracked_is_told(kind: str, stores: Stores) -> None:
+    key = b"contract:changing"
+    store = FakeOnlineStore(HASHES) if kind == "fake" else RedisOnlineStore(stores.urls[kind], tracked=True)
+    write = store.change if isinstance(store, FakeOnlineStore) else stores.write(kind)
+    told = Told()
+    store.subscribe(told)
+    write(key, {b"f": b"1"})
+    assert await store.read_tracked((key,), (hmget(key, b"f"),), timeout_s=TIMEOUT_S) == [[b"1"]]
+    write(b"contract:another", {b"f": b"1"})
+    write(key, {b"f": b"2"})
+    await told.wait_until(lambda: bool(told.keys))
+    assert told.keys == {key}
+    assert await store.read_tracked((key,), (hmget(key, b"f"),), timeout_s=TIMEOUT_S) == [[b"2"]]
     await store.close()
 
 
-def test_a_url_of_another_kind_is_refused() -> None:
-    with pytest.raises(InvalidSettings, match="online store"):
-        RedisOnlineStore("http://localhost:1")
+@pytest.mark.parametrize("kind", ["single", "cluster", "sentinel"])
+async def test_tracking_that_may_have_missed_something_is_told_as_lost(kind: str, stores: Stores) -> None:
+    key = b"contract:flushed"
+    store = RedisOnlineStore(stores.urls[kind], tracked=True)
+    told = Told()
+    store.subscribe(told)
+    stores.write(kind)(key, {b"f": b"1"})
+    assert await store.read_tracked((key,), (hmget(key, b"f"),), timeout_s=TIMEOUT_S) == [[b"1"]]
+    told.losses = 0
+    stores.clients[kind].flushall()
+    load(stores.clients[kind], HASHES)
+    await told.wait_until(lambda: told.losses > 0)
+    assert await store.read_tracked((key,), (hmget(key, b"f"),), timeout_s=TIMEOUT_S) == [[None]]
+    told.losses = 0
+    await store.close()
+    assert told.losses > 0

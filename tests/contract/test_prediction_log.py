@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from harness.fakes import MemoryPredictionLog
 from harness.servers import wait_until
-from skewless.adapters.prediction_log import FolderPredictionLog, read_outcomes, read_predictions, recover
+from skewless.adapters.prediction_log import FolderPredictionLog, recover
+from skewless.adapters.prediction_reader import read_outcomes, read_predictions
 from skewless.adapters.spool import read_frames
 from skewless.canonical_json import digest
 from skewless.dtypes import Dtype, column_of
@@ -79,7 +81,7 @@ def a_batch(
 
 
 @asynccontextmanager
-async def opened(kind: str, folder: Path, **options: int) -> AsyncIterator[PredictionLog]:
+async def opened(kind: str, folder: Path, **options: Any) -> AsyncIterator[PredictionLog]:
     log: PredictionLog = MemoryPredictionLog() if kind == "fake" else FolderPredictionLog(folder, **options)
     try:
         yield log

@@ -176,7 +176,8 @@ def stored(
     fields = {timestamp_field(view): b"\x08" + _varint(event_time // SECOND_US)}
     for name, value in features.items():
         fields[feature_field(view, name)] = _value(value)
-    return {KeyTemplate.compile(keys, "demo").key(values): fields}
+    (key,) = KeyTemplate.compile(keys, "demo").keys([values[0] if len(values) == 1 else values])
+    return {key: fields}
 
 
 def merged(*parts: Hashes) -> Hashes:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import hiredis
 import numpy as np
 from numpy.typing import NDArray
 
 from skewless.errors import BundleRefused, DeadlineExceeded, SkewlessError, Unavailable
-from skewless.features.redis_layout import HashRead
+from skewless.features.online_store import Invalidate, Reply
 from skewless.serving.ports import ModelSignature
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome
 
@@ -14,28 +15,68 @@ Scorer = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 
 
 class FakeOnlineStore:
-    """Hashes in memory. `failure`, where set, is raised instead of an answer; `slow_s` is how long a read takes."""
+    """Hashes in memory. `failure`, where set, is raised instead of an answer; `slow_s` is how long a read takes.
+
+    Understands the commands that reads are made of. `reads` holds the keys of each read, in order.
+    """
 
     def __init__(self, hashes: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
-        self.hashes = hashes
+        self.hashes = dict(hashes)
         self.failure: SkewlessError | None = None
         self.slow_s = 0.0
-        self.reads: list[tuple[HashRead, ...]] = []
+        self.reads: list[tuple[bytes, ...]] = []
+        self._subscribers: list[Invalidate] = []
+        self._tracked: set[bytes] = set()
 
-    async def read(self, reads: Sequence[HashRead], *, timeout_s: float) -> list[list[bytes | None]]:
-        self.reads.append(tuple(reads))
+    async def read(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
+        self.reads.append(tuple(keys))
         if self.failure is not None:
             raise self.failure
-        if self.slow_s > timeout_s:
+        if timeout_s <= self.slow_s:
             raise DeadlineExceeded("online store", f"no answer within {timeout_s * 1_000:.0f} ms")
-        return [[self.hashes.get(each.key, {}).get(field) for field in each.fields] for each in reads]
+        return [self._answer(key, command) for key, command in zip(keys, commands, strict=True)]
+
+    async def read_tracked(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
+        replies = await self.read(keys, commands, timeout_s=timeout_s)
+        self._tracked.update(keys)
+        return replies
+
+    def subscribe(self, invalidate: Invalidate) -> None:
+        self._subscribers.append(invalidate)
+
+    def change(self, key: bytes, fields: Mapping[bytes, bytes]) -> None:
+        """Replace a hash, and tell subscribers once where it was read tracked."""
+        self.hashes[key] = fields
+        if key in self._tracked:
+            self._tracked.remove(key)
+            self._tell([key])
+
+    def lose_tracking(self) -> None:
+        """Tell subscribers that any hash may have changed, as after a lost connection."""
+        self._tracked.clear()
+        self._tell(None)
 
     async def ping(self) -> None:
         if self.failure is not None:
             raise self.failure
 
     async def close(self) -> None:
-        """Nothing to close."""
+        self.failure = Unavailable("online store", "it was closed by this process")
+
+    def _tell(self, keys: Sequence[bytes] | None) -> None:
+        for invalidate in self._subscribers:
+            invalidate(keys)
+
+    def _answer(self, key: bytes, command: bytes) -> Reply:
+        reader = hiredis.Reader()
+        reader.feed(command)
+        name, read_key, *fields = reader.gets()
+        assert read_key == key, f"the command reads {read_key!r}, but is said to read {key!r}"
+        stored = self.hashes.get(key, {})
+        if name.upper() == b"HGETALL":
+            return [part for pair in stored.items() for part in pair]
+        assert name.upper() == b"HMGET", f"no read is made of {name!r}"
+        return [stored.get(field) for field in fields]
 
 
 class FakeModelBackend:

@@ -2,6 +2,8 @@
 
 Three views: one with every scalar type and a ttl, one with a composite key, one without an entity. Their rows come
 late, are corrected, and hold nulls; two rows of an entity never share both times, because such a tie has no answer.
+A second module of definitions, `extended`, adds what else Feast users have: names and join keys given anew, lists,
+push and stream sources, and on-demand views whose functions are in `computed`.
 """
 
 import importlib
@@ -96,6 +98,88 @@ delays = FeatureService(name="delays", features=[weather[["temp", "wind", "sky",
 everything = FeatureService(name="everything", features=[weather, leg, network])
 '''
 
+_COMPUTED = '''\
+"""Functions of on-demand views; no Feast here."""
+
+
+def comfort(inputs):
+    """Python mode: a dict of lists."""
+    feels = []
+    for temp, wind, cars in zip(inputs["temp"], inputs["weather__wind"], inputs["cars"]):
+        feels.append(None if temp is None or wind is None else temp - 0.5 * wind + cars)
+    return {"feels": feels, "crowded": [cars > 4 for cars in inputs["cars"]]}
+
+
+def lateness(rows):
+    """Pandas mode: a DataFrame."""
+    import pandas
+
+    return pandas.DataFrame({"worst": (rows["late"] * 2.0 + rows["stops"]).astype("float64")})
+'''
+
+_EXTENDED = '''\
+"""More definitions: all of `features`, and what it leaves out."""
+
+import warnings
+
+from feast import PushSource, RequestSource, StreamFeatureView
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Array, Json
+
+from PACKAGE import computed
+from PACKAGE.features import *  # noqa: F403
+from PACKAGE.features import _source
+
+cargo = FeatureView(
+    name="cargo",
+    entities=[station],
+    ttl=timedelta(hours=12),
+    schema=[
+        Field(name="flags", dtype=Array(Bool)),
+        Field(name="counts", dtype=Array(Int32)),
+        Field(name="totals", dtype=Array(Int64)),
+        Field(name="weights", dtype=Array(Float32)),
+        Field(name="prices", dtype=Array(Float64)),
+        Field(name="goods", dtype=Array(String)),
+        Field(name="seals", dtype=Array(Bytes)),
+        Field(name="stamps", dtype=Array(UnixTimestamp)),
+        Field(name="manifest", dtype=Json),
+    ],
+    source=PushSource(name="cargo_push", batch_source=_source("cargo")),
+    tags={"skewless.near_cache": "true"},
+)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    queue = StreamFeatureView(
+        name="queue",
+        entities=[station],
+        ttl=timedelta(hours=6),
+        schema=[Field(name="wind", dtype=Int64), Field(name="sky", dtype=String)],
+        source=PushSource(name="queue_push", batch_source=_source("weather")),
+    )
+trip = RequestSource(name="trip", schema=[Field(name="cars", dtype=Int32)])
+comfort = on_demand_feature_view(
+    name="comfort",
+    sources=[weather[["temp", "wind"]], trip],
+    schema=[Field(name="feels", dtype=Float64), Field(name="crowded", dtype=Bool)],
+    mode="python",
+)(computed.comfort)
+lateness = on_demand_feature_view(
+    name="lateness", sources=[leg], schema=[Field(name="worst", dtype=Float64)], mode="pandas"
+)(computed.lateness)
+renamed = FeatureService(
+    name="renamed",
+    features=[
+        weather[["temp", "wind", "rain", "seen"]].with_name("here"),
+        weather[["temp", "sky"]].with_join_key_map({"station": "destination"}).with_name("there"),
+        leg.with_join_key_map({"station": "destination"}),
+        network,
+    ],
+)
+stored_lists = FeatureService(name="stored_lists", features=[cargo, queue])
+functions = FeatureService(name="functions", features=[comfort, weather[["temp"]], lateness.with_name("delay")])
+'''
+
 _MODEL = '''\
 """A model of the small repository."""
 
@@ -152,12 +236,14 @@ def small_repository(folder: Path, name: str, *, project: str = "prod", seed: in
         "feature_store.yaml": _STORE.format(project=project),
         "__init__.py": "",
         "features.py": _FEATURES,
+        "computed.py": _COMPUTED,
+        "extended.py": _EXTENDED.replace("PACKAGE", name),
         "models/__init__.py": "",
         "models/delay.py": _MODEL,
     }
     for path, text in files.items():
         (repository / path).write_text(text)
-    for view, table in source_tables(seed).items():
+    for view, table in {**source_tables(seed), "cargo": cargo_table(seed)}.items():
         pq.write_table(table, data / f"{view}.parquet")
     pq.write_table(example_table(seed), data / "examples.parquet")
     with pytest.MonkeyPatch.context() as patch:
@@ -187,6 +273,24 @@ def source_tables(seed: int) -> dict[str, pa.Table]:
         ),
         "network": _table(rng, [{}], {}, {"load": (pa.float32(), [None, 0.5, 0.25, 1.0])}),
     }
+
+
+def cargo_table(seed: int) -> pa.Table:
+    """Rows of the view of lists, as those of `source_tables`."""
+    rng = random.Random(seed + 2)
+    listed: dict[str, tuple[pa.DataType, list[object]]] = {
+        "flags": (pa.bool_(), [[], [True], [False, True]]),
+        "counts": (pa.int32(), [[], [0], [-(2**31), 2**31 - 1]]),
+        "totals": (pa.int64(), [[], [-1, 2**53 + 1], [-(2**63), 2**63 - 1]]),
+        "weights": (pa.float32(), [[], [0.1, -0.0], [float("inf")]]),
+        "prices": (pa.float64(), [[], [0.1, -0.0], [1e300, float("-inf")]]),
+        "goods": (pa.string(), [[], [""], ["a", "\U0001f327"]]),
+        "seals": (pa.binary(), [[], [b""], [b"\x00\xff", b"a"]]),
+        "stamps": (_TIMESTAMP, [[], [from_micros(START_US), from_micros(START_US + 1_999_999)]]),
+    }
+    features = {name: (pa.list_(kind), [None, *choices]) for name, (kind, choices) in listed.items()}
+    features["manifest"] = (pa.string(), [None, "{}", '{"a": [1, null]}'])
+    return _table(rng, [{"station": station} for station in STATIONS], {"station": pa.string()}, features)
 
 
 def example_table(seed: int) -> pa.Table:

@@ -16,9 +16,13 @@ from harness.bundles import BuiltBundle, build_bundle, flights_at
 from harness.fakes import FakeModelBackend, FakeOnlineStore, MemoryPredictionLog
 from harness.servers import wait_until
 from skewless.bundles.artifact_store import FolderArtifactStore
+from skewless.bundles.bundle import load_bundle
 from skewless.bundles.model_repository import model_name
 from skewless.errors import SkewlessError
-from skewless.limits import REQUESTS_IN_FLIGHT_MAX
+from skewless.features.reader import FeatureReads
+from skewless.limits import FLUSH_ROWS_MAX, FLUSHES_MAX, REQUESTS_IN_FLIGHT_MAX, ROWS_WAITING_MAX
+from skewless.registry.snapshot_heads import SnapshotHead
+from skewless.registry.snapshots import FeatureSnapshot
 from skewless.rollout.routes import Route, RoutingTable
 from skewless.serving.data_plane import DataPlane
 from skewless.timestamps import parse_timestamp
@@ -28,6 +32,8 @@ from skewless_gateway.main import new_prediction_id
 from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.route_follower import RouteFollower
 from skewless_gateway.routes_copy import RoutesCopy
+from skewless_gateway.snapshot_follower import SnapshotFollower
+from skewless_gateway.snapshots_copy import SnapshotsCopy
 
 NOW = parse_timestamp("2013-05-01T12:30:00Z")
 POLL_S = 0.2
@@ -48,6 +54,24 @@ class FakeRegistry:
 
 
 @dataclass
+class FakeSnapshots:
+    """Registry snapshots that a test can change, and a failure that it can switch on."""
+
+    snapshots: dict[str, FeatureSnapshot] = field(default_factory=dict)
+    failure: SkewlessError | None = None
+
+    def heads(self) -> tuple[SnapshotHead, ...]:
+        if self.failure is not None:
+            raise self.failure
+        return tuple(snapshot.head for snapshot in self.snapshots.values())
+
+    def newest(self, project: str) -> FeatureSnapshot:
+        if self.failure is not None:
+            raise self.failure
+        return self.snapshots[project]
+
+
+@dataclass
 class GatewayOverFakes:
     """Everything behind one gateway, for a test to look at and to break."""
 
@@ -56,6 +80,7 @@ class GatewayOverFakes:
     store: FakeOnlineStore
     backend: FakeModelBackend
     registry: FakeRegistry
+    snapshots: FakeSnapshots = field(default_factory=FakeSnapshots)
     log: MemoryPredictionLog = field(default_factory=MemoryPredictionLog)
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     allow_as_of: bool = False
@@ -85,18 +110,28 @@ class GatewayOverFakes:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Gateway]:
+        snapshots = SnapshotFollower(self.snapshots, poll_s=POLL_S, copy=SnapshotsCopy(self.artifacts.parent))
         follower = RouteFollower(
             self.registry.routes,
-            FolderArtifactStore(self.artifacts).open,
+            lambda digest: load_bundle(FolderArtifactStore(self.artifacts).open(digest), digest),
             self.backend,
             poll_s=POLL_S,
             copy=RoutesCopy(self.artifacts.parent),
+            hash_sizes=snapshots.hash_sizes,
         )
-        following = asyncio.create_task(follower.run())
+        features = FeatureReads(
+            self.store,
+            near_cache=None,
+            rows_max=FLUSH_ROWS_MAX,
+            flushes_max=FLUSHES_MAX,
+            rows_waiting_max=ROWS_WAITING_MAX,
+        )
+        tasks = [asyncio.create_task(each.run()) for each in (snapshots, follower)]
         try:
             yield Gateway(
-                plane=DataPlane(self.store, self.backend, self.log, now=lambda: NOW, new_id=new_prediction_id),
+                plane=DataPlane(features, self.backend, self.log, now=lambda: NOW, new_id=new_prediction_id),
                 follower=follower,
+                snapshots=snapshots,
                 store=self.store,
                 backend=self.backend,
                 log=self.log,
@@ -107,9 +142,10 @@ class GatewayOverFakes:
                 allow_as_of=self.allow_as_of,
             )
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await self.log.close()
 
     @contextmanager

@@ -11,7 +11,7 @@ import psutil
 
 from skewless.errors import Unavailable
 from skewless.stack.ports import LOOPBACK, free_ports
-from skewless.stack.process import ProcessSpec, describe_exit, start, tail
+from skewless.stack.process import ProcessSpec, RunningProcess, describe_exit, start, tail
 from skewless.stack.triton import TritonPorts, triton_spec
 from skewless.stack.valkey import valkey_spec
 
@@ -47,7 +47,7 @@ class TritonServer:
 def running_valkey(folder: Path, *, port: int | None = None) -> Iterator[ValkeyServer]:
     """A Valkey with its data under `folder`, stopped on leaving; `port` None chooses a free one."""
     port = port or free_ports(1)[0]
-    with _running(valkey_spec(port=port, data=folder / "valkey", logs=folder / "logs")):
+    with running(valkey_spec(port=port, data=folder / "valkey", logs=folder / "logs")):
         yield ValkeyServer(LOOPBACK, port)
 
 
@@ -57,13 +57,14 @@ def running_triton(folder: Path) -> Iterator[TritonServer]:
     ports = TritonPorts(*free_ports(3))
     models = folder / "models"
     spec = triton_spec(ports=ports, models=models, backends=folder / "backends", logs=folder / "logs")
-    with _running(spec):
+    with running(spec):
         http, grpc, metrics = (f"{LOOPBACK}:{port}" for port in (ports.http, ports.grpc, ports.metrics))
         yield TritonServer(grpc, http, metrics, models)
 
 
 @contextmanager
-def _running(spec: ProcessSpec) -> Iterator[None]:
+def running(spec: ProcessSpec) -> Iterator[RunningProcess]:
+    """The process of a spec, once it passes its own health check; stopped on leaving."""
     process = start(spec)
     try:
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -73,7 +74,7 @@ def _running(spec: ProcessSpec) -> Iterator[None]:
             if ended or time.monotonic() > deadline:
                 raise AssertionError(f"{spec.name}: {ended or 'not ready in time'}\n{tail(spec.log_file)}")
             time.sleep(POLL_S)
-        yield
+        yield process
     finally:
         process.stop()
 

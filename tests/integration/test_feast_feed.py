@@ -1,9 +1,9 @@
 """Rows that Feast writes as they become visible, read back online and compared with the offline answer, bit for bit."""
 
-import asyncio
 import itertools
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,8 @@ from harness.servers import ValkeyServer, running_valkey
 from skewless.adapters.duckdb_point_in_time import features_at
 from skewless.adapters.feast_feed import FeastFeed
 from skewless.adapters.feast_repository import FeatureRepository
+from skewless.adapters.redis_blocking_store import BlockingRedisOnlineStore
 from skewless.adapters.redis_maintenance import OnlineStoreMaintenance
-from skewless.adapters.redis_online_store import RedisOnlineStore
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import Unavailable
 from skewless.features.contract import FeatureContract, RequestField
@@ -66,15 +66,9 @@ def _keys() -> dict[str, Column]:
 
 def _online(contract: FeatureContract, url: str, as_of: int) -> FeatureFrame:
     prepared = ReadPlan.compile(contract).prepare(_keys(), len(ENTITIES))
-
-    async def read() -> list[list[bytes | None]]:
-        store = RedisOnlineStore(url)
-        try:
-            return await store.read(prepared.reads, timeout_s=5)
-        finally:
-            await store.close()
-
-    return prepared.decode(asyncio.run(read()), as_of)
+    with closing(BlockingRedisOnlineStore(url)) as store:
+        replies = store.read(prepared.keys, prepared.commands, timeout_s=5)
+    return prepared.decode(replies, as_of).frame
 
 
 def _assert_equal(online: FeatureFrame, offline: FeatureFrame, as_of: int) -> None:

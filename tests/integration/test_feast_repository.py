@@ -1,9 +1,11 @@
 """Feast's repository over a real registry and a real Valkey: contracts, materialization, writes and its own SDK."""
 
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Float32
+from feast.types import Array, Float32, Int64, Map, ScalarMap, Set, Struct, ZonedTimestamp
 from redis import Redis
 
 from harness.feature_repository import (
@@ -26,12 +28,14 @@ from harness.feature_repository import (
 )
 from harness.servers import ValkeyServer
 from skewless.adapters.feast_repository import Connections, FeatureRepository
-from skewless.dtypes import Column, Dtype, column_of, to_python
+from skewless.adapters.redis_blocking_store import BlockingRedisOnlineStore
+from skewless.dtypes import ELEMENTS, Column, Dtype, column_of, to_python
 from skewless.errors import InvalidDefinition, NotFound, Unavailable
-from skewless.features.contract import Action, FeatureContract, JoinKey, Policy, RequestField
+from skewless.features.compiled_registry import CompiledRegistry
+from skewless.features.contract import Action, FeatureContract, JoinKey, Mode, Policy, RequestField
 from skewless.features.plan import ReadPlan
-from skewless.features.redis_layout import KeyTemplate, timestamp_field
-from skewless.features.value_codec import decode_timestamp
+from skewless.features.redis_layout import KeyTemplate, feature_field, timestamp_field
+from skewless.features.value_codec import event_times_of
 from skewless.stack.ports import free_ports
 from skewless.timestamps import HOUR_US, from_micros, to_micros
 
@@ -134,29 +138,182 @@ def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
         FeatureRepository(tmp_path, Connections("127.0.0.1:1", "sqlite://"))
 
 
-def test_what_cannot_be_read_online_is_refused(small: SmallRepository, tmp_path: Path) -> None:
-    definitions = small.definitions()
-    hub = Entity(name="hub", join_keys=["hub"], value_type=ValueType.STRING)
-    source = FileSource(name="s", path=str(small.data / "weather.parquet"), timestamp_field="happened")
-    listed = FeatureView(name="listed", entities=[hub], source=source, schema=[Field(name="v", dtype=Array(Float32))])
-    module: Any = SimpleNamespace(
-        __name__="odd",
-        **{name: value for name, value in vars(definitions).items() if not name.startswith("_")},
-        hub=hub,
-        listed=listed,
-        aliased=FeatureService(name="aliased", features=[definitions.weather.with_name("sky")]),
-        mapped=FeatureService(
-            name="mapped", features=[definitions.weather.with_join_key_map({"station": "destination"})]
-        ),
-        lists=FeatureService(name="lists", features=[listed]),
+def _extended(small: SmallRepository, tmp_path: Path) -> FeatureRepository:
+    made = small.open("127.0.0.1:1", tmp_path / "registry.db")
+    made.apply(small.definitions("extended"))
+    return made
+
+
+def _module(**definitions: Any) -> Any:
+    return SimpleNamespace(__name__="odd", **definitions)
+
+
+def test_names_and_join_keys_given_anew_are_in_the_contract(small: SmallRepository, tmp_path: Path) -> None:
+    here, there, leg, network = _extended(small, tmp_path).contract("renamed").views
+    assert (here.view, here.name, here.field_name) == ("weather", "here", "weather")
+    assert (there.view, there.name) == ("weather", "there")
+    assert here.join_keys == (JoinKey("station", Dtype.STRING),)
+    assert there.join_keys == (JoinKey("destination", Dtype.STRING, stored_name="station"),)
+    assert [feature.name for feature in there.features] == ["temp", "sky"]
+    assert leg.alias == ""
+    assert leg.join_keys == (
+        JoinKey("destination", Dtype.STRING, stored_name="station"),
+        JoinKey("line", Dtype.INT64),
     )
+    assert network.join_keys == ()
+
+
+def test_lists_push_and_stream_views_are_in_the_contract(small: SmallRepository, tmp_path: Path) -> None:
+    repository = _extended(small, tmp_path)
+    cargo, queue = repository.contract("stored_lists").views
+    assert [feature.dtype for feature in cargo.features] == [*ELEMENTS, Dtype.STRING]
+    assert [feature.feast_type for feature in cargo.features] == [*[""] * len(ELEMENTS), "Json"]
+    assert (cargo.near_cache, queue.near_cache) == (True, False)
+    assert [feature.name for feature in queue.features] == ["wind", "sky"]
+    assert Path(repository.sources("stored_lists")["queue"].path).name == "weather.parquet"
+
+
+def test_on_demand_views_are_in_the_contract_with_what_they_read(small: SmallRepository, tmp_path: Path) -> None:
+    contract = _extended(small, tmp_path).contract("functions", request_fields=(RequestField("fare", Dtype.FLOAT64),))
+    comfort, delay = contract.on_demand
+    package = small.folder.name
+    assert (comfort.function, delay.function) == (f"{package}.computed:comfort", f"{package}.computed:lateness")
+    assert (comfort.mode, delay.mode) == (Mode.PYTHON, Mode.PANDAS)
+    assert (delay.name, [feature.name for feature in delay.features]) == ("delay", ["worst"])
+    assert dict(comfort.inputs) == {
+        "cars": "cars",
+        "station": "station",
+        "temp": "weather__temp",
+        "weather__temp": "weather__temp",
+        "wind": "weather__wind",
+        "weather__wind": "weather__wind",
+    }
+    # The service asks for one feature of the weather and for none of the leg; what functions read is read too.
+    assert [(view.name, [feature.name for feature in view.features]) for view in contract.views] == [
+        ("weather", ["temp", "wind"]),
+        ("leg", ["late", "stops"]),
+    ]
+    assert contract.request_fields == (RequestField("fare", Dtype.FLOAT64), RequestField("cars", Dtype.INT32))
+    assert FeatureContract.from_json(contract.to_json()) == contract
+
+
+def test_a_compiled_registry_has_every_service(small: SmallRepository, tmp_path: Path) -> None:
+    repository = _extended(small, tmp_path)
+    source = FileSource(name="s", path=str(small.data / "weather.parquet"), timestamp_field="happened")
+    odd = FeatureView(name="odd", entities=[], source=source, schema=[Field(name="v", dtype=Map)])
+    repository.apply(_module(odd=odd, service=FeatureService(name="maps", features=[odd])))
+    compiled = repository.compiled()
+    assert sorted(compiled.contracts) == ["delays", "everything", "functions", "renamed", "stored_lists"]
+    assert compiled.contracts["functions"] == repository.contract("functions")
+    assert list(compiled.refusals) == ["maps"]
+    assert "feature `odd:v` has Feast type `Map`, which cannot be read online" in compiled.refusals["maps"]
+    # Weather, cargo and the stream view, of which Feast stores the join key like a feature; each with its time.
+    assert compiled.hash_sizes == {("line", "station"): 3, ("station",): 7 + 10 + 4, (): 2 + 2}
+    assert CompiledRegistry.from_json(compiled.to_json()).digest == repository.compiled().digest
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [Map, Struct({"a": Int64}), Set(Int64), ScalarMap, ZonedTimestamp, Array(Array(Int64)), Array(Map)],
+    ids=str,
+)
+def test_a_type_that_cannot_be_read_online_is_refused(small: SmallRepository, tmp_path: Path, dtype: Any) -> None:
+    source = FileSource(name="s", path=str(small.data / "weather.parquet"), timestamp_field="happened")
+    odd = FeatureView(name="odd", entities=[], source=source, schema=[Field(name="v", dtype=dtype)])
     repository = small.open("127.0.0.1:1", tmp_path / "registry.db")
-    repository.apply(module)
-    for service in ("aliased", "mapped"):
-        with pytest.raises(InvalidDefinition, match="an alias, a join-key map or a version pin"):
-            repository.contract(service, request_fields=())
-    with pytest.raises(InvalidDefinition, match="feature `listed:v` has Feast type"):
-        repository.contract("lists", request_fields=())
+    repository.apply(_module(odd=odd, service=FeatureService(name="service", features=[odd])))
+    with pytest.raises(InvalidDefinition, match=r"feature `odd:v` has Feast type .* cannot be read online\. Allowed:"):
+        repository.contract("service")
+
+
+def test_uses_that_have_no_one_meaning_are_refused(small: SmallRepository, tmp_path: Path) -> None:
+    weather = small.definitions().weather
+    repository = _extended(small, tmp_path)
+    mapped = weather.with_join_key_map({"station": "destination"})
+    services = {
+        "twice": ([weather, mapped], "`weather` is used twice, for different views or with different join-key maps"),
+        "nothing": ([weather.with_join_key_map({"plane": "tail"})], "renames `plane`, which is none of its join keys"),
+        "pinned": (["weather@v0"], "pinned to version 0, but the store keeps no versions"),
+    }
+    for name, (features, reason) in services.items():
+        repository.apply(_module(service=FeatureService(name=name, features=features)))
+        with pytest.raises(InvalidDefinition, match=reason):
+            repository.contract(name)
+
+
+def _colliding(view: str) -> tuple[str, str]:
+    """Two features of a view whose names have one 32-bit hash."""
+    seen: dict[bytes, str] = {}
+    for number in itertools.count():
+        feature = f"f{number}"
+        other = seen.setdefault(feature_field(view, feature), feature)
+        if other != feature:
+            return other, feature
+    raise AssertionError
+
+
+def test_definitions_that_would_lose_data_are_refused_and_not_registered(
+    small: SmallRepository, tmp_path: Path
+) -> None:
+    repository = small.open("127.0.0.1:1", tmp_path / "registry.db")
+    source = FileSource(name="s", path=str(small.data / "weather.parquet"), timestamp_field="happened")
+    hub = Entity(name="hub", join_keys=["station"], value_type=ValueType.STRING)
+    fields = [Field(name=name, dtype=Int64) for name in _colliding("weather")]
+    collides = FeatureView(name="weather", entities=[hub], source=source, schema=fields)
+    inferred = FeatureView(name="inferred", entities=[hub], source=source)
+    for view, reason in ((collides, "share the Redis hash field"), (inferred, "view `inferred` declares no features")):
+        with pytest.raises(InvalidDefinition, match=f"the definitions are refused: .*{reason}"):
+            repository.apply(_module(hub=hub, view=view))
+    assert repository.definitions() == []
+
+
+def test_projects_of_one_registry_that_end_alike_are_warned_of(small: SmallRepository, tmp_path: Path) -> None:
+    _extended(small, tmp_path)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    text = (small.folder / "feature_store.yaml").read_text().replace(f"project: {PROJECT}", f"project: non{PROJECT}")
+    (folder / "feature_store.yaml").write_text(text)
+    other = FeatureRepository(folder, Connections("127.0.0.1:1", f"sqlite:///{tmp_path}/registry.db"))
+    (warning,) = other.apply(small.definitions()).warnings
+    assert (warning.code, other.projects()) == ("project_suffix", (f"non{PROJECT}", PROJECT))
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_a_version_is_read_under_the_name_that_feast_stores_it(
+    small: SmallRepository, tmp_path: Path, valkey_server: ValkeyServer, client: Redis, versioned: bool
+) -> None:
+    folder = tmp_path / "versioned"
+    folder.mkdir()
+    text = (small.folder / "feature_store.yaml").read_text().replace(f"project: {PROJECT}", "project: versioned")
+    flag = f"cache_mode: sync, enable_online_feature_view_versioning: {str(versioned).lower()}"
+    (folder / "feature_store.yaml").write_text(text.replace("cache_mode: sync", flag))
+    address = f"{valkey_server.host}:{valkey_server.port}"
+    repository = FeatureRepository(folder, Connections(address, f"sqlite:///{tmp_path}/versions.db"))
+    source = FileSource(name="s", path=str(small.data / "weather.parquet"), timestamp_field="happened")
+    station = Entity(name="station", join_keys=["station"], value_type=ValueType.STRING)
+    for names in (["temp"], ["temp", "wind"]):
+        schema = [Field(name=name, dtype=Float32 if name == "temp" else Int64) for name in names]
+        view = FeatureView(name="weather", entities=[station], ttl=TTL, source=source, schema=schema)
+        current = FeatureService(name="current", features=[view])
+        repository.apply(_module(station=station, view=view, current=current))
+    (now,) = repository.contract("current").views
+    assert (now.name, now.field_name) == ("weather", "weather_v1" if versioned else "weather")
+    if not versioned:
+        return
+    repository.apply(_module(old=FeatureService(name="old", features=["weather@v0:temp", "weather@v1:wind"])))
+    contract = repository.contract("old")
+    assert [(view.name, view.field_name) for view in contract.views] == [
+        ("weather@v0", "weather"),
+        ("weather@v1", "weather_v1"),
+    ]
+    assert [column for column, _ in contract.columns] == ["station", "weather@v0__temp", "weather@v1__wind"]
+    assert repository.compiled().hash_sizes == {("station",): 3 + 3}
+    assert repository.materialize(AS_OF, lambda _: None) == ("weather", "weather_v1")
+    keys = {"station": column_of(Dtype.STRING, ["north", "süd"])}
+    theirs = repository.online_features("old", [{"station": "north"}, {"station": "süd"}])
+    for name, column in _read(contract, keys, 2, client).items():
+        for ours, other in zip(to_python(column), theirs[name], strict=True):
+            assert ours == other or ours is None
 
 
 def _newest_visible(as_of: int) -> dict[str, int]:
@@ -170,8 +327,8 @@ def _newest_visible(as_of: int) -> dict[str, int]:
 
 
 def _stored_times(client: Any) -> dict[str, int]:
-    stored = {name: client.hget(STATION.key((name,)), timestamp_field("weather")) for name in ("north", "süd", "")}
-    return {name: decode_timestamp(data) for name, data in stored.items() if isinstance(data, bytes)}
+    stored = {name: client.hget(STATION.keys([name])[0], timestamp_field("weather")) for name in ("north", "süd", "")}
+    return {name: int(event_times_of([data])[0][0]) for name, data in stored.items() if isinstance(data, bytes)}
 
 
 @pytest.mark.parametrize("hour", [3, 50, 100])
@@ -222,8 +379,14 @@ def test_feasts_sdk_reads_the_same_values(repository: FeatureRepository, client:
 
 def _read(contract: FeatureContract, keys: dict[str, Column], rows: int, client: Any) -> dict[str, Column]:
     prepared = ReadPlan.compile(contract).prepare(keys, rows)
-    answers: Any = [client.hmget(each.key, list(each.fields)) for each in prepared.reads]
-    return dict(prepared.decode(answers, AS_OF).columns)
+    with closing(BlockingRedisOnlineStore(_url(client))) as store:
+        replies = store.read(prepared.keys, prepared.commands, timeout_s=5)
+    return dict(prepared.decode(replies, AS_OF).frame.columns)
+
+
+def _url(client: Redis) -> str:
+    options = client.connection_pool.connection_kwargs
+    return f"redis://{options['host']}:{options['port']}"
 
 
 def _weather(happened: int, known: int, temp: float) -> pa.RecordBatch:

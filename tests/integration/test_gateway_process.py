@@ -16,7 +16,7 @@ import redis
 from harness.bundles import BuiltBundle, Hashes, build_bundle, flights_at, instance
 from harness.gateways import ENDPOINT
 from harness.servers import wait_until
-from skewless.adapters.prediction_log import read_outcomes, read_predictions
+from skewless.adapters.prediction_reader import read_outcomes, read_predictions
 from skewless.bundles.bundle import signature_json
 from skewless.bundles.model_repository import deploy
 from skewless.registry.database import engine, upgrade

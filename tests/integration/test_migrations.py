@@ -20,6 +20,7 @@ from skewless.errors import InvalidSettings, Unavailable
 from skewless.registry import database
 from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry
+from skewless.registry.snapshots import FeatureSnapshots
 from skewless.registry.tables import Base
 from skewless.timestamps import Micros
 
@@ -115,6 +116,18 @@ def test_the_schema_goes_down_and_up_again_with_data_in_its_tables(url: str) -> 
     with _opened(url) as engine:
         assert _schema(engine) == before
         assert Registry(engine).bundles() == ()
+
+
+def test_a_database_from_before_snapshots_keeps_its_data_and_gets_their_table(url: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    _move(url, "0001")
+    with _opened(url) as engine:
+        assert "feature_snapshots" not in _schema(engine)
+        Registry(engine).register_bundle(_bundle("kept"))
+    database.upgrade(url)
+    with _opened(url) as engine:
+        assert [bundle.name for bundle in Registry(engine).bundles()] == ["kept"]
+        assert FeatureSnapshots(engine).heads() == ()
 
 
 def test_a_database_that_was_never_migrated_says_so_and_is_not_created(url: str, tmp_path: Path) -> None:

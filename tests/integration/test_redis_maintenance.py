@@ -29,7 +29,7 @@ def client(valkey_server: ValkeyServer) -> Iterator[Redis]:
 
 def _fill(client: Any, project: str, count: int) -> set[bytes]:
     template = KeyTemplate.compile((JoinKey("id", Dtype.INT64), JoinKey("place", Dtype.STRING)), project)
-    keys = {template.key((number, "prod")) for number in range(count)} | {KeyTemplate.compile((), project).key(())}
+    keys = {*template.keys((number, "prod") for number in range(count)), *KeyTemplate.compile((), project).keys([()])}
     with client.pipeline(transaction=False) as pipeline:
         for key in keys:
             pipeline.hset(key, "f", "v")

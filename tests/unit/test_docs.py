@@ -52,7 +52,7 @@ def _command_lines(document: Path) -> Iterator[list[str]]:
 
 
 def _targets() -> set[str]:
-    return set(re.findall(r"^([a-z0-9]+):.*## ", MAKEFILE, re.MULTILINE))
+    return set(re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, re.MULTILINE))
 
 
 def _resolve(words: list[str]) -> None:
@@ -74,7 +74,7 @@ def _resolve(words: list[str]) -> None:
 
 @each_document
 def test_documented_make_targets_exist(document: Path) -> None:
-    named = set(re.findall(r"`make ([a-z0-9]+)", document.read_text()))
+    named = set(re.findall(r"`make ([a-z0-9-]+)", document.read_text()))
     named |= {words[1] for words in _command_lines(document) if words[0] == "make" and len(words) > 1}
     assert named <= _targets(), f"{document.name} names targets that the Makefile lacks: {sorted(named - _targets())}"
 

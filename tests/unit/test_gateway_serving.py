@@ -60,7 +60,7 @@ def test_rows_of_one_request_equal_the_same_rows_asked_alone(gateway: GatewayOve
 def test_equal_entities_of_a_request_are_read_once(gateway: GatewayOverFakes) -> None:
     gateway.predict(*[instance() for _ in range(50)], instance(origin="LGA"))
     assert len(gateway.store.reads) == 1
-    assert len({read.key for read in gateway.store.reads[0]}) == len(gateway.store.reads[0]) == 4
+    assert len(set(gateway.store.reads[0])) == len(gateway.store.reads[0]) == 4
 
 
 def test_prediction_ids_are_uuids_of_version_7_in_order(gateway: GatewayOverFakes) -> None:

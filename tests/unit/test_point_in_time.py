@@ -15,7 +15,7 @@ from skewless.dtypes import Dtype, column_of, to_python
 from skewless.features.contract import Action, FeatureContract, FeatureField, JoinKey, Policy, ViewRead
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES
 from skewless.features.point_in_time import AVAILABLE_US, OfflineSource, identifier, literal
-from skewless.features.visibility import Status, is_stale, is_visible, status_of
+from skewless.features.visibility import Status, is_stale, is_visible, row_statuses
 from skewless.timestamps import Micros
 from skewless.training.definition import Period
 
@@ -102,7 +102,7 @@ def test_a_default_fills_missing_values_and_says_so(tmp_path: Path) -> None:
 
 def test_rows_between_come_when_they_become_known_and_in_that_order(tmp_path: Path) -> None:
     source = _source([("a", 1, 30, 1), ("a", 10, 10, 2), ("a", 20, 20, 3), ("a", 29, 31, 4)], tmp_path)
-    table = rows_available_between(_contract(0), source, Period(Micros(10), Micros(31)))["v"]
+    table = rows_available_between(_contract(0).views[0], source["v"], Period(Micros(10), Micros(31)))
     assert table.column("f").to_pylist() == [2, 3, 1]
     assert table.column(AVAILABLE_US).to_pylist() == [10, 20, 30]
 
@@ -115,8 +115,8 @@ def test_names_and_paths_with_quotes_cannot_leave_their_place() -> None:
         assert answer.description[0][0] == name
 
 
-def test_the_online_status_of_a_row_agrees_with_visibility() -> None:
+def test_the_online_row_statuses_a_row_agrees_with_visibility() -> None:
     for as_of in range(4):
         visible = is_visible(event_time=2, created_time=2, as_of=as_of)
-        status = status_of(stored=True, null=False, event_time=2, as_of=as_of, ttl_us=0)
-        assert (status is Status.OK) == visible
+        (code,) = row_statuses(np.array([[2]]), as_of, np.array([0]))[0]
+        assert (STATUS_CODES[code] is Status.OK) == visible

@@ -44,6 +44,22 @@ SURE = column("sure", Dtype.FLOAT64, nullable=False)
         (lambda: ASKED.hour("America/New_Yorck"), "no time zone `America/New_Yorck`"),
         (lambda: ASKED.hour(""), "IANA time zone"),
         (lambda: column("raw", Dtype.BYTES), "dtype must be one of"),
+        (lambda: CARRIER.contains(""), "text must not be empty"),
+        (lambda: CARRIER.contains("\ud800"), "half of a surrogate pair"),
+        (lambda: CARRIER.cross(), "takes at least two strings"),
+        (lambda: CARRIER.cross(TEMP), "`cross` takes a string, but `temp` is a number"),
+        (lambda: CARRIER.hash_bucket(0), "buckets must be a whole number from 1"),
+        (lambda: CARRIER.hash_bucket(8, seed=-1), "seed must be a whole number, 0 or more"),
+        (lambda: CARRIER.hash_bucket(8, seed=2**32), "seed must be at most"),
+        (lambda: CARRIER.target_encode(smoothing=-1.0), "smoothing must be 0 or more"),
+        (lambda: CARRIER.target_encode(folds=1), "folds must be at least 2"),
+        (lambda: CARRIER.cast(Dtype.BYTES), "a number cannot be cast to bytes"),
+        (lambda: TEMP.cast(Dtype.TIMESTAMP), "a number cannot be cast to timestamp"),
+        (lambda: TEMP.clip_quantiles(0.9, 0.1), "must be below"),
+        (lambda: TEMP.clip_quantiles(0.1, 1.1), "high_share must be from 0 to 1"),
+        (lambda: TEMP.power(math.inf), "exponent must be a finite number"),
+        (lambda: TEMP.seconds_since(ASKED), "`seconds_between` takes a timestamp, but `temp` is a number"),
+        (lambda: ASKED & TEMP, "`and` takes a number, but `asked` is a timestamp"),
         (lambda: column("", Dtype.INT64), "name must not be empty"),
     ],
 )
@@ -52,6 +68,16 @@ def test_a_wrong_declaration_is_refused_with_its_file_and_line(declare: Callable
         declare()
     assert said in caught.value.message
     assert f"{__file__}:{inspect.getsourcelines(declare)[1]}" in caught.value.message
+
+
+def test_a_refusal_says_where_the_operand_was_written_when_that_is_another_line() -> None:
+    wrong = CARRIER.lower()
+    with pytest.raises(InvalidDefinition) as caught:
+        TEMP + wrong
+    here = inspect.currentframe()
+    assert here is not None
+    assert f"`carrier.lower()` is a string, written at {__file__}:{here.f_lineno - 5}" in caught.value.message
+    assert "index()" in caught.value.hint
 
 
 def test_an_expression_is_no_truth_value() -> None:
@@ -75,6 +101,9 @@ def test_an_expression_is_no_truth_value() -> None:
         (1.0 / SURE, "`(1.0 / sure)` makes nulls"),
         (SURE / 0.0, "`(sure / 0.0)` makes nulls"),
         (SURE.clean(), "`sure.clean()` makes nulls"),
+        (SURE % SURE, "`(sure % sure)` makes nulls"),
+        (SURE.cast(Dtype.INT32), "makes nulls"),
+        (SURE.cast(Dtype.STRING).cast(Dtype.FLOAT64), "makes nulls"),
     ],
 )
 def test_an_output_that_can_be_null_is_refused_with_the_reason(output: Expression, reason: str) -> None:
@@ -102,6 +131,12 @@ def test_an_output_that_can_be_null_is_refused_with_the_reason(output: Expressio
         CARRIER.one_hot(top_k=3),
         CARRIER.impute_most_frequent().length(),
         (CARRIER == "AA").impute(0.0),
+        TEMP.impute_most_frequent(),
+        CARRIER.target_encode(),
+        CARRIER.one_hot(top_k=3, oov=False),
+        ~TEMP.is_null() | TEMP.is_null(),
+        SURE % 2.0,
+        where(TEMP.is_null(), 0.0, TEMP),
         where(TEMP.is_null(), 0.0, SURE),
         (SURE / SURE).impute(0.0),
         -SURE,

@@ -3,16 +3,19 @@
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from skewless import canonical_json
+from skewless.bundles.golden import GoldenVectors, check_same_bits
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
 from skewless.transforms import FittedTransform, Transform, column, where
 
+STORED = sorted((Path(__file__).parent / "stored_transforms").glob("*.json"))
 NUMBER = column("number", Dtype.FLOAT32)
 WORD = column("word", Dtype.STRING)
 MOMENT = column("moment", Dtype.TIMESTAMP, nullable=False)
@@ -67,6 +70,34 @@ def test_the_numbers_of_a_known_transform_have_not_changed() -> None:
     assert tensor[:, 2:7].tolist() == [[1, 0, 0, 0, 1], [0, 1, 0, 1, 0], [0, 0, 0, -2, 0], [1, 0, 0, 0, 1]]
 
 
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_transform_of_every_version_loads_and_computes_the_same_bytes_for_ever(path: Path) -> None:
+    """Each file was written by the first Skewless that had its version. Add files; never change one."""
+    example = json.loads(path.read_text())
+    stored = FittedTransform.from_json(example["transform"])
+    golden = GoldenVectors.from_json(example["golden"])
+    assert stored.to_json() == example["transform"]
+    assert f"version-{example['transform']['semantics_version']}" == path.stem
+    prepared = stored.prepare()
+    check_same_bits(golden.tensor, prepared.apply(golden.columns, golden.rows), what=path.stem)
+    for row in range(golden.rows):
+        alone = {
+            name: Column(each.dtype, each.values[row : row + 1], each.valid[row : row + 1])
+            for name, each in golden.columns.items()
+        }
+        check_same_bits(golden.tensor[row : row + 1], prepared.apply(alone, 1), what=f"{path.stem}, row {row} alone")
+
+
+def test_adding_operations_changes_no_digest_of_a_transform_without_them() -> None:
+    assert declared().to_json()["semantics_version"] == 1
+    newer = Transform({"out": NUMBER.clip_quantiles(0.1, 0.9).impute(0.0)})
+    assert newer.to_json()["semantics_version"] == 2
+    assert Transform.from_json(newer.to_json()) == newer
+    pretended = {**newer.to_json(), "semantics_version": 1}
+    with pytest.raises(InvalidDefinition, match="the operations used are of version 2"):
+        Transform.from_json(pretended)
+
+
 def _set(path: list[str | int], value: object) -> Callable[[dict[str, Any]], None]:
     def change(data: dict[str, Any]) -> None:
         target: Any = data
@@ -88,21 +119,22 @@ def _learned(data: dict[str, Any], operation: str) -> dict[str, Any]:
     [
         (_set(["semantics_version"], 2), "semantics version 2"),
         (_set(["semantics_version"], True), "semantics version True"),
+        (_set(["semantics_version"], 99), "this version of Skewless computes 1 to 2"),
         (_set(["digest"], "0" * 64), "states the digest"),
         (_set(["outputs", 0, "name"], "renamed"), "states the digest"),
         (_set(["nodes", 1, "settings", "low"], -50.0), "states the digest"),
         (_set(["nodes", 1, "settings", "low"], "x"), "must be a finite number"),
-        (_set(["nodes", 1, "settings", "lower"], 1.0), "has settings"),
+        (_set(["nodes", 1, "settings", "lower"], 1.0), "$.nodes[1].settings: `clean` must have the settings"),
         (_set(["nodes", 1, "operation"], "launch"), "operation 'launch', which this version does not have"),
         (_set(["nodes", 1, "operands"], [5]), "earlier nodes"),
         (_set(["nodes", 1, "operands"], []), "takes 1 operands, got 0"),
-        (_set(["nodes", 1, "note"], "hello"), "fields that are not known"),
-        (_set(["nodes", 0], {"operation": "column"}), "not the graph of a transform"),
-        (_set(["nodes"], 3), "not the graph of a transform"),
-        (_set(["outputs", 0, "node"], 999), "not the graph of a transform"),
+        (_set(["nodes", 1, "note"], "hello"), "$.nodes[1]: must be an object with the fields"),
+        (_set(["nodes", 0], {"operation": "column"}), "$.nodes[0]: must be an object"),
+        (_set(["nodes"], 3), "$.nodes: must be a list"),
+        (_set(["outputs", 0, "node"], 999), "$.outputs[0].node: must be the index"),
         (_set(["outputs", 0, "node"], 1), "can be null"),
         (_set(["learned"], []), "one `learned` entry for each"),
-        (_set(["learned", 0], {"value": 1.0}), "must have []"),
+        (_set(["learned", 0], {"value": 1.0}), "$.learned[0]: `column` learns nothing"),
         (lambda data: data.pop("learned"), "must have the fields"),
         (lambda data: data.update(extra=1), "must have the fields"),
         (lambda data: data["outputs"].pop(), "unused"),

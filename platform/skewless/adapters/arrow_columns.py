@@ -1,15 +1,20 @@
-"""Arrow arrays as Skewless columns, and back."""
+"""Arrow arrays as Skewless columns, and back. Types are the declared ones; nothing is inferred from values."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from skewless.dtypes import TABLE, Column, Dtype, column_of
-from skewless.features.frame import FeatureFrame
-from skewless.training.examples import Examples
+from skewless.dtypes import ELEMENTS, TABLE, Column, Dtype, column_of
+
+_MICROSECONDS = pa.timestamp("us", tz="UTC")  # the one type whose name in the table of dtypes Arrow cannot read
+ARROW_TYPES: dict[Dtype, Any] = {
+    dtype: _MICROSECONDS if dtype is Dtype.TIMESTAMP else pa.type_for_alias(row.arrow)
+    for dtype, row in TABLE.items()
+    if dtype not in ELEMENTS
+}
+ARROW_TYPES.update({listed: pa.list_(ARROW_TYPES[element]) for listed, element in ELEMENTS.items()})
 
 
 def column_from_arrow(array: Any, dtype: Dtype) -> Column:
@@ -19,8 +24,10 @@ def column_from_arrow(array: Any, dtype: Dtype) -> Column:
     """
     if dtype in (Dtype.STRING, Dtype.BYTES):
         return column_of(dtype, array.to_pylist())
+    if dtype in ELEMENTS:
+        return column_of(dtype, [None if each is None else tuple(each) for each in _elements(array, dtype)])
     if dtype is Dtype.TIMESTAMP:
-        array = array.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        array = array.cast(_MICROSECONDS).cast(pa.int64())
     row = TABLE[dtype]
     valid = np.array(array.is_valid().to_numpy(zero_copy_only=False) if _single(array) else array.is_valid().to_numpy())
     filled = array.fill_null(row.zero)
@@ -28,20 +35,29 @@ def column_from_arrow(array: Any, dtype: Dtype) -> Column:
     return Column(dtype, np.ascontiguousarray(values, dtype=row.numpy), valid)
 
 
+def _elements(array: Any, dtype: Dtype) -> list[list[object] | None]:
+    if ELEMENTS[dtype] is Dtype.TIMESTAMP:
+        array = array.cast(ARROW_TYPES[dtype]).cast(pa.list_(pa.int64()))
+    listed: list[list[object] | None] = array.to_pylist()
+    return listed
+
+
 def _single(array: Any) -> bool:
     return not isinstance(array, pa.ChunkedArray)
 
 
 def column_to_arrow(column: Column) -> Any:
-    """The Arrow array of a column, null where it is not valid; the inverse of `column_from_arrow`."""
-    array = pa.array(column.values, mask=~column.valid)
-    return array.cast(pa.timestamp("us", tz="UTC")) if column.dtype is Dtype.TIMESTAMP else array
+    """The Arrow array of a column in its dtype's own type, null where it is not valid.
+
+    The inverse of `column_from_arrow`, also where all of it is null. A NaN stays a NaN.
+    """
+    mask = ~column.valid
+    if column.dtype is Dtype.TIMESTAMP:
+        return pa.array(column.values, type=pa.int64(), mask=mask).cast(_MICROSECONDS)
+    # Without `from_pandas=False` a NaN would become a null, and it is a value.
+    return pa.array(column.values, type=ARROW_TYPES[column.dtype], mask=mask, from_pandas=False)
 
 
-def write_training_set(examples: Examples, frame: FeatureFrame, path: Path) -> None:
-    """Write examples with their features as Parquet: keys, request fields, `view__feature`, `as_of`, `label`."""
-    columns = {name: column_to_arrow(column) for name, column in {**examples.keys, **frame.columns}.items()}
-    columns["as_of"] = pa.array(examples.as_of).cast(pa.timestamp("us", tz="UTC"))
-    columns["label"] = pa.array(examples.labels, mask=~examples.labelled)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+def table_from_columns(columns: Mapping[str, Column]) -> Any:
+    """An Arrow table with these columns in order."""
+    return pa.table([column_to_arrow(column) for column in columns.values()], names=list(columns))

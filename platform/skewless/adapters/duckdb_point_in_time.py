@@ -1,5 +1,6 @@
 """Runs the point-in-time SQL of `features/point_in_time.py` in DuckDB: training sets and offline truth."""
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from skewless.adapters.arrow_columns import column_from_arrow, column_to_arrow
-from skewless.dtypes import Column, column_of
-from skewless.features.contract import FeatureContract, FeatureField
+from skewless.dtypes import ELEMENTS, Column, Dtype, array_of, column_of
+from skewless.features.contract import FeatureContract, FeatureField, ViewRead, column_name
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
+from skewless.features.on_demand import OnDemandPlan
 from skewless.features.point_in_time import (
     AVAILABLE_US,
     CREATED_US,
@@ -78,7 +80,11 @@ def features_at(
     keys: Mapping[str, Column],
     as_of: NDArray[np.int64],
 ) -> FeatureFrame:
-    """Every stored feature of the contract for each row's keys at its `as_of` (µs), in the order of the rows."""
+    """Every feature of the contract for each row's keys at its `as_of` (µs), in the order of the rows.
+
+    On-demand features are computed from the joined ones by the functions that serve online; then `keys` has the
+    request fields as well. Raises InvalidDefinition where a function is not the one the contract pins, or fails.
+    """
     questions = pa.table(
         {
             _ROW_ID: pa.array(np.arange(len(as_of), dtype=np.int64)),
@@ -90,41 +96,36 @@ def features_at(
     with connect() as connection:
         connection.register("questions", questions)
         result = _arrow(connection, sql)
-    return _frame(contract, result)
+    plan = OnDemandPlan.compile(contract, importlib.import_module)
+    return plan.extend(_frame(contract, result), keys)
 
 
-def rows_available_between(
-    contract: FeatureContract, sources: Mapping[str, OfflineSource], period: Period
-) -> dict[str, pa.Table]:
-    """Per view, the source rows that become visible in `period`, ordered by that moment, event and created time.
+def rows_available_between(view: ViewRead, source: OfflineSource, period: Period) -> pa.Table:
+    """A view's source rows that become visible in `period`, ordered by that moment, event and created time.
 
     Columns: the view's join keys and features, EVENT_US, CREATED_US and AVAILABLE_US (int64 µs).
     """
-    tables = {}
+    sql = (
+        f"SELECT * FROM ({rows_sql(view, source)}) "
+        f"WHERE {AVAILABLE_US} >= {period.start} AND {AVAILABLE_US} < {period.end} "
+        f"ORDER BY {AVAILABLE_US}, {EVENT_US}, {CREATED_US}"
+    )
     with connect() as connection:
-        for view in contract.views:
-            rows = rows_sql(view, sources[view.view])
-            sql = (
-                f"SELECT * FROM ({rows}) WHERE {AVAILABLE_US} >= {period.start} AND {AVAILABLE_US} < {period.end} "
-                f"ORDER BY {AVAILABLE_US}, {EVENT_US}, {CREATED_US}"
-            )
-            tables[view.view] = _arrow(connection, sql)
-    return tables
+        return _arrow(connection, sql)
 
 
 def _frame(contract: FeatureContract, result: pa.Table) -> FeatureFrame:
     columns: dict[str, Column] = {}
     statuses: dict[str, NDArray[np.uint8]] = {}
     event_times: dict[str, NDArray[np.int64]] = {}
-    names = (name for name, _ in contract.columns[len(contract.join_keys) + len(contract.request_fields) :])
     for view in contract.views:
-        event_times[view.view] = (
-            result.column(event_time_column(view.view)).fill_null(NO_EVENT_TIME).to_numpy().astype(np.int64)
+        event_times[view.name] = (
+            result.column(event_time_column(view.name)).fill_null(NO_EVENT_TIME).to_numpy().astype(np.int64)
         )
-        view_status = np.array([STATUS_CODE[Status(text)] for text in _dictionary(result, view.view)], dtype=np.uint8)
-        codes = view_status[result.column(status_column(view.view)).combine_chunks().dictionary_encode().indices]
+        view_status = np.array([STATUS_CODE[Status(text)] for text in _dictionary(result, view.name)], dtype=np.uint8)
+        codes = view_status[result.column(status_column(view.name)).combine_chunks().dictionary_encode().indices]
         for feature in view.features:
-            name = next(names)
+            name = column_name(view.name, feature.name)
             column = _without_negative_zero(column_from_arrow(result.column(name), feature.dtype))
             columns[name], statuses[name] = _apply_policies(feature, column, codes)
     return FeatureFrame(result.num_rows, columns, statuses, event_times)
@@ -132,6 +133,9 @@ def _frame(contract: FeatureContract, result: pa.Table) -> FeatureFrame:
 
 def _without_negative_zero(column: Column) -> Column:
     """The column with 0.0 for -0.0, as the online reader has it: DuckDB 2.0's joins keep the sign only sometimes."""
+    if ELEMENTS.get(column.dtype) in (Dtype.FLOAT32, Dtype.FLOAT64):
+        values = [tuple(each + 0.0 for each in item) for item in column.values.tolist()]
+        return Column(column.dtype, array_of(column.dtype, values), column.valid)
     if column.values.dtype.kind != "f":
         return column
     return Column(column.dtype, np.add(column.values, column.values.dtype.type(0)), column.valid)
@@ -175,5 +179,5 @@ class DuckDBOffline:
     def features_at(
         self, contract: FeatureContract, keys: Mapping[str, Column], as_of: NDArray[np.int64]
     ) -> FeatureFrame:
-        """Every stored feature for each row at its `as_of`, by the visibility rule."""
+        """Every feature for each row at its `as_of`, by the visibility rule; `keys` with the request fields."""
         return features_at(contract, self.sources, keys, as_of)

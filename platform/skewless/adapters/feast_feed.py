@@ -8,8 +8,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from skewless.adapters.duckdb_point_in_time import rows_available_between
+from skewless.adapters.feast_contract import pinned_version
 from skewless.adapters.feast_repository import FeatureRepository
-from skewless.features.contract import FeatureContract
+from skewless.features.contract import FeatureContract, ViewRead
 from skewless.features.point_in_time import AVAILABLE_US, CREATED_US, EVENT_US, OfflineSource
 from skewless.training.definition import Period
 
@@ -36,8 +37,9 @@ class FeastFeed:
         sources: Mapping[str, OfflineSource],
         period: Period,
     ) -> None:
-        tables = rows_available_between(contract, sources, period)
-        self._views = [_view_feed(repository, view, table) for view, table in tables.items()]
+        # A view that is used under several names is stored, and so written, once.
+        stored = {view.field_name: view for view in contract.views}
+        self._views = [_view_feed(repository, view, sources[view.name], period) for view in stored.values()]
 
     def advance(self, to: int) -> int:
         """Write every row visible by `to` (µs) that was not yet; the number of rows written.
@@ -54,14 +56,15 @@ class FeastFeed:
         return count
 
 
-def _view_feed(repository: FeatureRepository, view: str, table: pa.Table) -> _ViewFeed:
-    event_time, created_time = repository.time_columns(view)
+def _view_feed(repository: FeatureRepository, view: ViewRead, source: OfflineSource, period: Period) -> _ViewFeed:
+    table = rows_available_between(repository.stored_view(view), source, period)
     available = table.column(AVAILABLE_US).to_numpy().astype(np.int64)
     internal = {EVENT_US, CREATED_US, AVAILABLE_US}
     columns = {name: table.column(name) for name in table.column_names if name not in internal}
-    columns[event_time] = table.column(EVENT_US).cast(_MICROS)
-    if created_time:
-        columns[created_time] = table.column(CREATED_US).cast(_MICROS)
+    columns[source.event_time] = table.column(EVENT_US).cast(_MICROS)
+    if source.created_time:
+        columns[source.created_time] = table.column(CREATED_US).cast(_MICROS)
     batches = pa.table(columns).combine_chunks().to_batches()
     empty = pa.RecordBatch.from_pylist([], schema=pa.table(columns).schema)
-    return _ViewFeed(batches[0] if batches else empty, available, repository.writer(view))
+    write = repository.writer(view.view, pinned_version(view.name))
+    return _ViewFeed(batches[0] if batches else empty, available, write)

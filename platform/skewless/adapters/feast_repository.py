@@ -4,8 +4,6 @@ Importing Feast takes seconds and changes the environment, so only command-line 
 """
 
 import contextlib
-import io
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,49 +13,31 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from skewless.canonical_json import Digest, digest
-from skewless.dtypes import from_feast
-from skewless.errors import InvalidDefinition, NotFound, Unavailable
-from skewless.features.contract import (
-    FeatureContract,
-    FeatureField,
-    JoinKey,
-    Policy,
-    RequestField,
-    ViewRead,
-    column_name,
+from skewless.adapters.feast_contract import compile_contract, pinned_version, stored_read, used_views
+from skewless.adapters.feast_definitions import Registered
+from skewless.adapters.feast_functions import name_functions, try_functions
+from skewless.adapters.feast_import import (
+    DUMMY_ENTITY_FIELD,
+    DUMMY_ENTITY_ID,
+    DUMMY_ENTITY_VAL,
+    Entity,
+    FeastError,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    FileSource,
+    OnDemandFeatureView,
+    RepoConfig,
+    convert_arrow_to_proto,
+    make_tzaware,
+    quiet,
 )
+from skewless.errors import InvalidDefinition, SkewlessError, Unavailable
+from skewless.features.compiled_registry import CompiledRegistry
+from skewless.features.contract import FeatureContract, Policy, RequestField, ViewRead
+from skewless.features.feature_checks import Finding, Severity, ViewDefinition, check_definitions, hash_sizes
 from skewless.features.point_in_time import OfflineSource
 from skewless.timestamps import from_micros
-
-_MULTIPROCESS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
-
-
-@contextlib.contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Undo what importing Feast does to the environment.
-
-    Feast points prometheus_client at a temporary folder; every process started after that would inherit it and
-    silently count into files instead of memory.
-    """
-    before = {name: os.environ.get(name) for name in _MULTIPROCESS_VARIABLES}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-with _environment_kept():
-    import feast.metrics  # noqa: F401  # it sets the variables; imported here so that it cannot do so later
-    from feast import Entity, FeatureService, FeatureStore, FeatureView
-    from feast.feature_view import DUMMY_ENTITY_FIELD, DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
-    from feast.infra.offline_stores.file_source import FileSource
-    from feast.repo_config import RepoConfig
-    from feast.utils import _convert_arrow_to_proto, make_tzaware
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +64,9 @@ class Applied:
     entities: tuple[str, ...]
     feature_views: tuple[str, ...]
     feature_services: tuple[str, ...]
+    on_demand_feature_views: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+    """What is allowed but will hurt."""
 
 
 class FeatureRepository:
@@ -100,76 +83,109 @@ class FeatureRepository:
         return str(self._config.project)
 
     def apply(self, definitions: ModuleType) -> Applied:
-        """Register every Feast object of a module. Adds and updates; removes nothing."""
-        found: list[Any] = [
-            item for item in vars(definitions).values() if isinstance(item, Entity | FeatureView | FeatureService)
-        ]
+        """Register every Feast object of a module. Adds and updates; removes nothing.
+
+        Raises InvalidDefinition, and registers nothing, for what Feast refuses, for errors that
+        `feature_checks` finds, and for on-demand functions that no server could run.
+        """
+        kinds = (Entity, FeatureView, FeatureService, OnDemandFeatureView)
+        found: list[Any] = [item for item in vars(definitions).values() if isinstance(item, kinds)]
         if not found:
             raise InvalidDefinition(
                 f"module `{definitions.__name__}` defines no Feast entity, feature view or feature service",
                 hint="define them as module-level names in the repository's features.py",
             )
-        with _quiet():
+        on_demand = [item for item in found if isinstance(item, OnDemandFeatureView)]
+        name_functions(on_demand)
+        registered = Registered.read(self._store).with_definitions(found)
+        findings = check_definitions(registered.definitions(), self.projects())
+        _refuse_errors(findings)
+        try_functions(registered, on_demand)
+        with quiet(), _feast_refusals():
             self._store.apply(found)
         return Applied(
             entities=_names(found, Entity),
             feature_views=_names(found, FeatureView),
             feature_services=_names(found, FeatureService),
+            on_demand_feature_views=_names(found, OnDemandFeatureView),
+            warnings=tuple(findings),
         )
+
+    def projects(self) -> tuple[str, ...]:
+        """Every project of the registry, this one included; they may share a Redis."""
+        return tuple(sorted({self.project, *(str(each.name) for each in self._store.list_projects())}))
+
+    def definitions(self) -> list[ViewDefinition]:
+        """Every registered view as plain data, for `check_definitions`."""
+        return Registered.read(self._store).definitions()
+
+    def compiled(self) -> CompiledRegistry:
+        """Every registered feature service with its contract, or with why it has none."""
+        registered = Registered.read(self._store)
+        contracts: dict[str, FeatureContract] = {}
+        refusals: dict[str, str] = {}
+        for name in registered.services:
+            try:
+                contracts[name] = compile_contract(registered, name)
+            except SkewlessError as error:
+                refusals[name] = str(error)
+        return CompiledRegistry(self.project, contracts, refusals, hash_sizes(registered.definitions()))
 
     def contract(
         self,
         feature_service: str,
         *,
-        request_fields: tuple[RequestField, ...],
+        request_fields: tuple[RequestField, ...] = (),
         nullable_keys: frozenset[str] = frozenset(),
         policies: Mapping[str, tuple[Policy, Policy]] | None = None,
     ) -> FeatureContract:
         """The contract of a registered feature service, in the service's order.
 
-        Raises NotFound for an unknown service, InvalidDefinition for what cannot be read online yet or for a
-        policy or nullable key that names nothing.
+        Features that only on-demand views read come behind the service's own. Request sources add their fields
+        behind `request_fields`. Raises NotFound for an unknown service, InvalidDefinition for what cannot be read
+        online or for a policy or nullable key that names nothing.
         """
-        views = tuple(
-            _view_read(view, projection, nullable_keys, policies or {})
-            for view, projection in self._views(feature_service)
-        )
-        _refuse_unknown(views, nullable_keys, policies or {})
-        return FeatureContract(
-            project=self.project,
-            views=views,
+        return compile_contract(
+            Registered.read(self._store),
+            feature_service,
             request_fields=request_fields,
-            definitions_digest=self._definitions_digest(feature_service),
+            nullable_keys=nullable_keys,
+            policies=policies,
         )
 
     def sources(self, feature_service: str) -> dict[str, OfflineSource]:
-        """Where the offline rows of each view of a service lie, by view."""
-        return {view.name: _offline_source(view) for view, _ in self._views(feature_service)}
+        """Where the offline rows of each stored view of a service lie, by the name the view is used under."""
+        uses, _ = used_views(Registered.read(self._store), feature_service)
+        return {name: _offline_source(use.view, name) for name, use in uses.items()}
 
     def materialize(self, as_of: int, progress: Callable[[str], None]) -> tuple[str, ...]:
         """Write the newest visible row of every entity at `as_of` (µs) into the online store, view by view.
 
         The whole history is searched, so that an entity that is stale is reported as stale and not as missing.
-        Returns the views written. Raises Unavailable when the online store is away.
+        Versions that a feature service pins are written too. Returns what was written, as the store calls it.
+        Raises Unavailable when the online store is away.
         """
-        views = self._registered_views()
-        for number, view in enumerate(views, start=1):
-            progress(f"{number}/{len(views)} {view.name}")
-            with _quiet(), _translated():
+        due = self._to_materialize()
+        for number, (name, view, version) in enumerate(due, start=1):
+            progress(f"{number}/{len(due)} {name}")
+            with quiet(), _translated():
                 self._store.materialize(
-                    start_date=from_micros(0), end_date=from_micros(as_of), feature_views=[view.name]
+                    start_date=from_micros(0), end_date=from_micros(as_of), feature_views=[view], version=version
                 )
-        return tuple(view.name for view in views)
+        return tuple(name for name, _, _ in due)
 
-    def writer(self, view_name: str) -> Callable[[pa.RecordBatch], None]:
+    def stored_view(self, view: ViewRead) -> ViewRead:
+        """All that the store keeps of the view that a contract reads: every feature, under the view's own keys."""
+        return stored_read(Registered.read(self._store), view)
+
+    def writer(self, view_name: str, version: int | None = None) -> Callable[[pa.RecordBatch], None]:
         """A function that writes rows of one view: join keys, features, and the source's time columns.
 
         A stored row with a later event time is kept; of rows with the same event time the one written last stays,
         so give corrections in the order in which they became known. The function raises Unavailable when the online
         store is away; writing the same rows again is harmless. One writer per view at a time.
         """
-        view = next(view for view in self._registered_views() if view.name == view_name)
-        # Feast's list of views hides its placeholder for no entity.
+        view = Registered.read(self._store).view(view_name, version)
         entities = view.entity_columns or [DUMMY_ENTITY_FIELD]
         join_keys = {column.name: column.dtype.to_value_type() for column in entities}
         provider = self._store._get_provider()  # noqa: SLF001  # Feast's write path without its per-call registry look-ups
@@ -179,7 +195,7 @@ class FeatureRepository:
         some_feature = [view.features[0].name]
 
         def write(rows: pa.RecordBatch) -> None:
-            protos = _convert_arrow_to_proto(_with_entity(rows, join_keys), view, join_keys)
+            protos = convert_arrow_to_proto(_with_entity(rows, join_keys), view, join_keys)
             with _translated():
                 stored = provider.online_read(self._config, view, [row[0] for row in protos], some_feature)
                 winners = _not_older(protos, [event_time for event_time, _ in stored])
@@ -188,39 +204,42 @@ class FeatureRepository:
 
         return write
 
-    def time_columns(self, view_name: str) -> tuple[str, str | None]:
-        """The source's event-time and created-time column of a view."""
-        view = next(view for view in self._registered_views() if view.name == view_name)
-        return view.batch_source.timestamp_field, view.batch_source.created_timestamp_column or None
-
-    def online_features(self, feature_service: str, entity_rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-        """What Feast's own SDK reads, by full feature name; used to show that both readers agree."""
-        with _quiet(), _translated():
+    def online_features(
+        self, feature_service: str, entity_rows: list[dict[str, Any]], *, full_feature_names: bool = True
+    ) -> dict[str, list[Any]]:
+        """What Feast's own SDK reads, by feature name; used to show that both readers agree."""
+        with quiet(), _translated():
             service = self._store.get_feature_service(feature_service)
-            answer = self._store.get_online_features(service, entity_rows, full_feature_names=True)
+            answer = self._store.get_online_features(service, entity_rows, full_feature_names=full_feature_names)
         values: dict[str, list[Any]] = answer.to_dict()
         return values
 
-    def _registered_views(self) -> list[Any]:
-        views: list[Any] = sorted(self._store.list_batch_feature_views(), key=lambda view: str(view.name))
-        if not views:
+    def _to_materialize(self) -> list[tuple[str, str, str | None]]:
+        """(name in the store, view, version to load or None for the current one) of all that is kept online."""
+        registered = Registered.read(self._store)
+        if not registered.views:
             raise InvalidDefinition(
                 f"project `{self.project}` has no registered feature view", hint="run `skewless apply` first"
             )
-        return views
+        current = [view for view in registered.views.values() if view.online and view.enabled and view.batch_source]
+        due: dict[str, tuple[str, str | None]] = {
+            registered.stored_name(view, view.projection): (view.name, None) for view in current
+        }
+        for service in registered.services:
+            with contextlib.suppress(InvalidDefinition):  # a service that cannot be read needs nothing written
+                for name, use in used_views(registered, service)[0].items():
+                    version = pinned_version(name)
+                    if version is not None:
+                        stored = registered.stored_name(use.view, use.projection)
+                        due.setdefault(stored, (use.view.name, f"v{version}"))
+        return [(stored, *due[stored]) for stored in sorted(due)]
 
-    def _views(self, feature_service: str) -> list[tuple[Any, Any]]:
-        """(feature view, projection) of each entry of a service."""
-        services = {service.name: service for service in self._store.list_feature_services()}
-        if feature_service not in services:
-            raise NotFound(
-                "feature service", feature_service, known=tuple(sorted(services)), hint="run `skewless apply` first"
-            )
-        projections = services[feature_service].feature_view_projections
-        return [(self._store.get_feature_view(projection.name), projection) for projection in projections]
 
-    def _definitions_digest(self, feature_service: str) -> Digest:
-        return digest([_definition(view, projection) for view, projection in self._views(feature_service)])
+def _refuse_errors(findings: list[Finding]) -> None:
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        told = "; ".join(finding.message for finding in errors)
+        raise InvalidDefinition(f"the definitions are refused: {told}", hint=errors[0].hint)
 
 
 def _load_config(folder: Path, connections: Connections) -> RepoConfig:
@@ -240,13 +259,6 @@ def _load_config(folder: Path, connections: Connections) -> RepoConfig:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Feast prints its progress to standard output, which here carries data only."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-@contextlib.contextmanager
 def _translated() -> Iterator[None]:
     from redis.exceptions import RedisError  # Feast's online store lets the client's errors through
 
@@ -254,6 +266,15 @@ def _translated() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise Unavailable("online store", str(error), hint="run `skewless doctor`") from error
+
+
+@contextlib.contextmanager
+def _feast_refusals() -> Iterator[None]:
+    """What Feast finds wrong with definitions, as an error of ours."""
+    try:
+        yield
+    except (FeastError, ValueError, TypeError) as error:
+        raise InvalidDefinition(f"Feast refuses the definitions: {error}") from error
 
 
 def _with_entity(rows: pa.RecordBatch, join_keys: Mapping[str, Any]) -> pa.RecordBatch:
@@ -280,50 +301,8 @@ def _names(items: list[Any], kind: Any) -> tuple[str, ...]:
     return tuple(sorted(str(item.name) for item in items if isinstance(item, kind)))
 
 
-def _view_read(
-    view: Any, projection: Any, nullable_keys: frozenset[str], policies: Mapping[str, tuple[Policy, Policy]]
-) -> ViewRead:
-    where = f"feature view `{view.name}`"
-    if projection.name_alias or projection.join_key_map or projection.version_tag:
-        raise InvalidDefinition(
-            f"{where} is used with an alias, a join-key map or a version pin, which cannot be read online yet",
-            hint="use the view under its own name in the feature service",
-        )
-    features = []
-    for field in projection.features:
-        on_missing, on_stale = policies.get(column_name(view.name, field.name), (Policy(), Policy()))
-        dtype = from_feast(str(field.dtype), where=f"feature `{view.name}:{field.name}`")
-        features.append(FeatureField(field.name, dtype, on_missing, on_stale))
-    # A view without an entity has Feast's placeholder for one, which nobody is asked for.
-    entities = (column for column in view.entity_columns if column.name != DUMMY_ENTITY_ID)
-    keys = sorted(entities, key=lambda column: str(column.name))
-    return ViewRead(
-        view=view.name,
-        join_keys=tuple(
-            JoinKey(
-                key.name, from_feast(str(key.dtype), where=f"{where}, entity `{key.name}`"), key.name in nullable_keys
-            )
-            for key in keys
-        ),
-        ttl_us=0 if view.ttl is None else int(view.ttl.total_seconds() * 1_000_000),
-        features=tuple(features),
-    )
-
-
-def _refuse_unknown(
-    views: tuple[ViewRead, ...], nullable_keys: frozenset[str], policies: Mapping[str, tuple[Policy, Policy]]
-) -> None:
-    keys = {key.name for view in views for key in view.join_keys}
-    columns = {column_name(view.view, feature.name) for view in views for feature in view.features}
-    for kind, named, known in (("nullable key", nullable_keys, keys), ("policy", frozenset(policies), columns)):
-        unknown = sorted(named - known)
-        if unknown:
-            raise InvalidDefinition(
-                f"{kind} `{unknown[0]}` names nothing that the feature service reads. Known: {', '.join(sorted(known))}"
-            )
-
-
-def _offline_source(view: Any) -> OfflineSource:
+def _offline_source(view: Any, name: str) -> OfflineSource:
+    """Where the rows of a view that is used under `name` lie; of a push or stream view those of its batch source."""
     source = view.batch_source
     if not isinstance(source, FileSource):
         raise InvalidDefinition(
@@ -332,22 +311,9 @@ def _offline_source(view: Any) -> OfflineSource:
         )
     renamed = {new: old for old, new in source.field_mapping.items()}
     return OfflineSource(
-        view=view.name,
+        view=name,
         path=source.path,
         event_time=source.timestamp_field,
         created_time=source.created_timestamp_column or None,
         columns=tuple(sorted(renamed.items())),
     )
-
-
-def _definition(view: Any, projection: Any) -> dict[str, Any]:
-    """Everything about a view that changes what its features mean; paths and descriptions do not."""
-    return {
-        "view": view.name,
-        "entities": sorted([column.name, str(column.dtype)] for column in view.entity_columns),
-        "features": [[field.name, str(field.dtype)] for field in projection.features],
-        "ttl_s": 0 if view.ttl is None else view.ttl.total_seconds(),
-        "event_time": view.batch_source.timestamp_field,
-        "created_time": view.batch_source.created_timestamp_column or "",
-        "field_mapping": sorted(view.batch_source.field_mapping.items()),
-    }

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from skewless.dtypes import TABLE, Column, Dtype
+from skewless.adapters.arrow_columns import column_to_arrow
+from skewless.dtypes import Column
 from skewless.durability import sync
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, tensor_digest
@@ -125,12 +126,9 @@ def _per_row(batches: Sequence[AnsweredBatch], values: Sequence[object]) -> list
 
 def _arrow_column(columns: Sequence[Column]) -> Any:
     """Columns of one dtype end to end, nulls as Arrow nulls and NaN as NaN."""
-    dtype = columns[0].dtype
-    valid = np.concatenate([column.valid for column in columns])
     values = np.concatenate([column.values for column in columns])
-    if dtype is Dtype.TIMESTAMP:
-        return pa.array(values, pa.int64(), mask=~valid).cast(TIMESTAMP)
-    return pa.array(values, pa.type_for_alias(TABLE[dtype].arrow), mask=~valid, from_pandas=False)
+    valid = np.concatenate([column.valid for column in columns])
+    return column_to_arrow(Column(columns[0].dtype, values, valid))
 
 
 def _statuses(codes: Sequence[NDArray[np.uint8]]) -> Any:

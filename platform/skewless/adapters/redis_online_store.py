@@ -1,88 +1,63 @@
-"""The online store in Redis or Valkey: one non-transactional pipeline of HMGETs per read."""
+"""The online store in Redis or Valkey, read without blocking the event loop."""
 
-import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
-from skewless.errors import DeadlineExceeded, InvalidSettings, Unavailable
-from skewless.features.redis_layout import HashRead
-from skewless.limits import (
-    CONNECT_TIMEOUT_S,
-    ONLINE_STORE_CONNECTIONS_MAX,
-    ONLINE_STORE_TIMEOUT_S,
-    RETRY_AFTER_S,
-)
-
-PART = "online store"
-_RECONNECTS = 1
-"""A pooled connection that the server closed meanwhile is found stale only when used; one fresh one is tried."""
+from skewless.adapters.redis_replies import StoreFailure
+from skewless.adapters.redis_routes import Route, open_route
+from skewless.adapters.redis_url import parse_store_url
+from skewless.features.online_store import Invalidate, Reply
+from skewless.limits import CONNECT_TIMEOUT_S
 
 
 class RedisOnlineStore:
-    """Implements `OnlineStore`. Connects when first used; holds at most ONLINE_STORE_CONNECTIONS_MAX connections."""
+    """Implements `OnlineStore`, and where `tracked` also `TrackedStore`. Connects when first used, in one event loop.
 
-    def __init__(self, url: str) -> None:
-        try:
-            pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=ONLINE_STORE_CONNECTIONS_MAX,
-                timeout=ONLINE_STORE_TIMEOUT_S,
-                socket_timeout=ONLINE_STORE_TIMEOUT_S,
-                socket_connect_timeout=CONNECT_TIMEOUT_S,
-                # BusyLoadingError is a ConnectionError too, but a restarting server needs longer than one retry.
-                retry=Retry(NoBackoff(), _RECONNECTS, supported_errors=(RedisConnectionError,)),
-                decode_responses=False,
-            )
-        except ValueError as error:
-            raise InvalidSettings(
-                f"the online store's URL cannot be used: {error}", hint="allowed: redis://host:port, rediss://, unix://"
-            ) from error
-        self._client: Redis = Redis.from_pool(pool)
+    Holds one connection to each server that it reads from, and one more for tracked reads. What a URL may be is
+    in `redis_url`. Raises InvalidSettings for any other, and where a TLS file cannot be used.
+    """
 
-    async def read(self, reads: Sequence[HashRead], *, timeout_s: float) -> list[list[bytes | None]]:
+    def __init__(self, url: str, *, tracked: bool = False) -> None:
+        address = parse_store_url(url)
+        self._route = open_route(address)
+        self._subscribers: list[Invalidate] = []
+        self._tracked: Route | None = open_route(address, invalidate=self._tell) if tracked else None
+
+    async def read(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
         """See `OnlineStore.read`."""
-        with _translated(timeout_s):
-            async with asyncio.timeout(timeout_s), self._client.pipeline(transaction=False) as pipeline:
-                for each in reads:
-                    pipeline.execute_command("HMGET", each.key, *each.fields)
-                answers: list[list[bytes | None]] = await pipeline.execute()
-        return answers
+        return await _read(self._route, keys, commands, timeout_s)
+
+    async def read_tracked(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
+        """See `TrackedStore.read_tracked`."""
+        assert self._tracked is not None, "build the store with tracked=True"
+        return await _read(self._tracked, keys, commands, timeout_s)
+
+    def subscribe(self, invalidate: Invalidate) -> None:
+        """See `TrackedStore.subscribe`."""
+        assert self._tracked is not None, "build the store with tracked=True"
+        self._subscribers.append(invalidate)
 
     async def ping(self) -> None:
         """See `OnlineStore.ping`."""
-        with _translated(CONNECT_TIMEOUT_S):
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._client.execute_command("PING")  # type: ignore[no-untyped-call]  # untyped in the client
+        try:
+            await self._route.ping(CONNECT_TIMEOUT_S)
+        except StoreFailure as failure:
+            raise failure.unavailable() from failure
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._client.aclose()
+        """Close every connection. Calls in flight, and later ones, are Unavailable."""
+        await self._route.close()
+        if self._tracked is not None:
+            await self._tracked.close()
+
+    def _tell(self, keys: Sequence[bytes] | None) -> None:
+        for invalidate in self._subscribers:
+            invalidate(keys)
 
 
-@contextmanager
-def _translated(timeout_s: float) -> Iterator[None]:
-    """Inside, what Redis and its client raise becomes Unavailable or DeadlineExceeded."""
+async def _read(route: Route, keys: Sequence[bytes], commands: Sequence[bytes], timeout_s: float) -> list[Reply]:
+    if not commands:
+        return []
     try:
-        yield
-    except (TimeoutError, RedisTimeoutError) as error:
-        raise DeadlineExceeded(
-            PART, f"no answer within {timeout_s * 1_000:.0f} ms", retry_after_s=RETRY_AFTER_S
-        ) from error
-    except BusyLoadingError as error:
-        raise Unavailable(PART, "it is loading its data", retry_after_s=RETRY_AFTER_S) from error
-    except AuthenticationError as error:
-        raise Unavailable(PART, "it refused the password", hint="check the user and password in its URL") from error
-    except (RedisError, OSError) as error:
-        raise Unavailable(
-            PART,
-            str(error) or type(error).__name__,
-            retry_after_s=RETRY_AFTER_S,
-            hint="check that Redis or Valkey is up; the gateway reconnects by itself",
-        ) from error
+        return await route.read(keys, commands, timeout_s)
+    except StoreFailure as failure:
+        raise failure.unavailable() from failure

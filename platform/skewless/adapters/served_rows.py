@@ -13,7 +13,7 @@ from skewless.adapters.arrow_columns import column_from_arrow
 from skewless.canonical_json import Digest
 from skewless.dtypes import Column
 from skewless.errors import NotFound
-from skewless.features.contract import FeatureContract, column_name
+from skewless.features.contract import FeatureContract
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
 from skewless.features.visibility import Status
 from skewless.parity.compare import Scored
@@ -53,14 +53,14 @@ def served_rows(table: pa.Table, contract: FeatureContract, output: str) -> Serv
     given = {key.name: _column(table, f"key.{key.name}", key.dtype) for key in contract.join_keys}
     given |= {each.name: _column(table, f"request.{each.name}", each.dtype) for each in contract.request_fields}
     columns, statuses, event_times = {}, {}, {}
-    for view in contract.views:
-        times = table.column(f"event_time.{view.view}").cast(pa.int64()).fill_null(NO_EVENT_TIME)
-        event_times[view.view] = times.to_numpy().astype(np.int64)
-        for feature in view.features:
-            name = column_name(view.view, feature.name)
-            columns[name] = _column(table, f"feature.{name}", feature.dtype)
-            codes = [STATUS_CODE[Status(text)] for text in table.column(f"status.{name}").to_pylist()]
-            statuses[name] = np.array(codes, dtype=np.uint8)
+    dtypes = dict(contract.columns)
+    for name, view in contract.view_of_column.items():
+        if view not in event_times:
+            times = table.column(f"event_time.{view}").cast(pa.int64()).fill_null(NO_EVENT_TIME)
+            event_times[view] = times.to_numpy().astype(np.int64)
+        columns[name] = _column(table, f"feature.{name}", dtypes[name])
+        codes = [STATUS_CODE[Status(text)] for text in table.column(f"status.{name}").to_pylist()]
+        statuses[name] = np.array(codes, dtype=np.uint8)
     rows = table.num_rows
     tensor = np.frombuffer(b"".join(table.column("tensor").to_pylist()), dtype="<f4").reshape(rows, -1)
     outputs = np.array(table.column(f"output.{output}").to_pylist(), dtype=np.float32).reshape(rows, -1)

@@ -3,6 +3,7 @@
     manifest.json         {"format", "name", "files": {path: sha256}}; the bundle digest is the SHA-256 of this file
     contract.json         the feature contract
     transform.json        the fitted transform
+    transform/….onnx      the model of each of its `onnx` steps, named by its SHA-256
     model/model.onnx      the model
     model/signature.json  its tensors
     labels.json           post-processing
@@ -13,7 +14,7 @@ All JSON is canonical, so one bundle has one digest.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from skewless.features.contract import FeatureContract
 from skewless.serving.ports import ModelSignature
 from skewless.training.definition import BinaryLabels
 from skewless.transforms import FittedTransform
+from skewless.transforms.step_operations import StepLoader
+from skewless.transforms.steps import files_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -37,6 +40,10 @@ LABELS = "labels.json"
 GOLDEN = "golden.json"
 PROVENANCE = "provenance.json"
 FILES = frozenset({CONTRACT, TRANSFORM, MODEL, SIGNATURE, LABELS, GOLDEN, PROVENANCE})
+"""What every bundle has."""
+
+LoadSteps = Callable[[Mapping[Digest, bytes]], StepLoader]
+"""Given the files of a transform's `onnx` steps by SHA-256, what makes its steps runnable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ def write_bundle(content: BundleContent, folder: Path) -> Digest:
     """
     _check_fit(content.contract, content.transform, content.signature, content.golden)
     files = {
+        **{step_path(digest): data for digest, data in files_of(content.transform.graph).items()},
         CONTRACT: canonical_json.encode(content.contract.to_json()),
         TRANSFORM: canonical_json.encode(content.transform.to_json()),
         MODEL: content.model,
@@ -97,11 +105,16 @@ def write_bundle(content: BundleContent, folder: Path) -> Digest:
     return canonical_json.digest_bytes(manifest)
 
 
-def load_bundle(folder: Path, expected: Digest | None = None) -> Bundle:
+def step_path(digest: str) -> str:
+    """Where a bundle keeps the model of an `onnx` step."""
+    return f"transform/{digest}.onnx"
+
+
+def load_bundle(folder: Path, expected: Digest | None = None, *, steps: LoadSteps | None = None) -> Bundle:
     """A bundle whose files, digests and transform have been verified; `expected` None accepts whatever digest it has.
 
-    Raises BundleRefused naming the file that is missing, unknown, torn or tampered with, or the golden row that the
-    transform does not reproduce bit for bit.
+    Without `steps` a bundle whose transform has steps of its own is refused. Raises BundleRefused naming the file that
+    is missing, unknown, torn or tampered with, or the golden row that the transform does not reproduce bit for bit.
     """
     manifest = _read(folder, MANIFEST)
     digest = canonical_json.digest_bytes(manifest)
@@ -115,16 +128,21 @@ def load_bundle(folder: Path, expected: Digest | None = None) -> Bundle:
             folder=folder,
             name=name,
             contract=FeatureContract.from_json(json.loads(files[CONTRACT])),
-            transform=FittedTransform.from_json(json.loads(files[TRANSFORM])),
+            transform=_transform(files, steps),
             signature=signature_from_json(json.loads(files[SIGNATURE])),
             labels=BinaryLabels(**json.loads(files[LABELS])),
             golden=GoldenVectors.from_json(json.loads(files[GOLDEN])),
             provenance=json.loads(files[PROVENANCE]),
         )
+        _check_fit(bundle.contract, bundle.transform, bundle.signature, bundle.golden)
     except (InvalidDefinition, KeyError, TypeError, ValueError) as error:
         raise BundleRefused(f"bundle {digest[:12]} cannot be read: {error}") from error
-    _check_fit(bundle.contract, bundle.transform, bundle.signature, bundle.golden)
     return bundle
+
+
+def _transform(files: Mapping[str, bytes], steps: LoadSteps | None) -> FittedTransform:
+    own = {Digest(Path(path).stem): data for path, data in files.items() if path not in FILES}
+    return FittedTransform.from_bytes(files[TRANSFORM], None if steps is None else steps(own))
 
 
 def signature_json(signature: ModelSignature) -> dict[str, Any]:
@@ -185,8 +203,9 @@ def _manifest(data: bytes) -> tuple[str, dict[str, str]]:
         raise BundleRefused(f"`{MANIFEST}` is not a bundle manifest: {error!r}") from error
     if form != FORMAT:
         raise BundleRefused(f"`{MANIFEST}` has format {form}, this version reads {FORMAT}")
-    if hashes.keys() != FILES:
-        odd = ", ".join(f"`{path}`" for path in sorted(hashes.keys() ^ FILES))
+    models = {path for path, sha256 in hashes.items() if path == step_path(sha256)}
+    if hashes.keys() - models != FILES:
+        odd = ", ".join(f"`{path}`" for path in sorted((hashes.keys() - models) ^ FILES))
         raise BundleRefused(f"`{MANIFEST}` names other files than a bundle has: {odd}")
     return name, hashes
 

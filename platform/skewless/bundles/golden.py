@@ -1,8 +1,9 @@
-"""Golden vectors: a few training rows with the exact tensor and outputs they must give wherever the bundle runs.
+"""Golden vectors: a few rows with the exact tensor and outputs that they must give wherever the bundle runs.
 
 inputs:   {column: values}          before the transform, nulls included
 tensor:   float32 (rows, columns)   after the transform, kept as its bytes
 outputs:  {name: float32 (rows, columns)} of the model, kept as their bytes
+reasons:  a sentence per row, why it is one of them; absent where rows were not chosen for their branches
 """
 
 import base64
@@ -29,6 +30,12 @@ class GoldenVectors:
     columns: Mapping[str, Column]
     tensor: NDArray[np.float32]
     outputs: Mapping[str, NDArray[np.float32]]
+    reasons: tuple[str, ...] = ()
+    """One for each row, or none at all; see `transforms.golden_rows`."""
+
+    def __post_init__(self) -> None:
+        if self.reasons and len(self.reasons) != len(self.tensor):
+            raise ValueError(f"{len(self.reasons)} reasons for {len(self.tensor)} golden rows")
 
     @property
     def rows(self) -> int:
@@ -43,6 +50,7 @@ class GoldenVectors:
             },
             "tensor": _array_json(self.tensor),
             "outputs": {name: _array_json(output) for name, output in self.outputs.items()},
+            **({"reasons": list(self.reasons)} if self.reasons else {}),
         }
 
     @classmethod
@@ -53,8 +61,9 @@ class GoldenVectors:
                 columns={name: _column(entry) for name, entry in data["columns"].items()},
                 tensor=_array(data["tensor"]),
                 outputs={name: _array(entry) for name, entry in data["outputs"].items()},
+                reasons=tuple(str(reason) for reason in data.get("reasons", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleRefused(f"golden.json does not hold golden vectors: {error!r}") from error
 
 

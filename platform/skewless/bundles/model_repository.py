@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from skewless.bundles.bundle import MODEL, load_bundle
+from skewless.bundles.bundle import MODEL, LoadSteps, load_bundle
 from skewless.canonical_json import Digest
 from skewless.limits import MODEL_BATCH_ROWS_MAX
 from skewless.serving.ports import ModelSignature
@@ -60,13 +60,13 @@ def model_name(digest: str) -> str:
     return f"bundle_{digest[:_DIGEST_CHARACTERS]}"
 
 
-def deploy(bundle_folder: Path, digest: str, models_folder: Path) -> str:
+def deploy(bundle_folder: Path, digest: str, models_folder: Path, *, steps: LoadSteps | None = None) -> str:
     """Write a bundle's model into a model repository and return its name there; nothing is loaded yet.
 
-    The model is there completely or not at all, and deploying again changes nothing. Raises BundleRefused for a
-    bundle that does not verify.
+    The model is there completely or not at all, and deploying again changes nothing. `steps` as for `load_bundle`.
+    Raises BundleRefused for a bundle that does not verify.
     """
-    bundle = load_bundle(bundle_folder, Digest(digest))
+    bundle = load_bundle(bundle_folder, Digest(digest), steps=steps)
     name = model_name(digest)
     target = models_folder / name
     content = {

@@ -28,7 +28,7 @@ def verify(target: str) -> None:
     """
     with step("Verifying") as progress:
         folder = Path(target)
-        found = load_bundle(folder) if folder.is_dir() else Workspace().bundle(target)
+        found = load_bundle(folder, steps=Workspace().steps) if folder.is_dir() else Workspace().bundle(target)
         verify_outputs(found)
         progress.note(f"bundle {found.digest[:_SHORT]} of {found.name}: {found.golden.rows} golden rows reproduced")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from skewless.adapters.onnx_runtime import OnnxModel
-from skewless.adapters.prediction_log import read_outcomes, read_predictions
+from skewless.adapters.prediction_reader import read_outcomes, read_predictions
 from skewless.adapters.served_rows import pick, served_rows
 from skewless.bundles.bundle import MODEL, Bundle
 from skewless.cli.demo_state import ReplayRecord

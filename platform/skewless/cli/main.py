@@ -66,10 +66,14 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "doctor": LazyCommand("skewless.cli.stack_commands", "doctor", "Say what is missing or unhealthy."),
     "demo": LazyCommand("skewless.cli.demo_commands", "demo", "Run the shipped example from end to end."),
     "apply": LazyCommand("skewless.cli.feature_commands", "apply", "Register the feature definitions."),
+    "features": LazyCommand("skewless.cli.feature_commands", "features", "Show what is registered, and compile it."),
     "materialize": LazyCommand("skewless.cli.feature_commands", "materialize", "Write features into the online store."),
     "dataset": LazyCommand("skewless.cli.model_commands", "dataset", "Build training sets."),
     "train": LazyCommand("skewless.cli.model_commands", "train", "Train a model and write its bundle."),
     "bundle": LazyCommand("skewless.cli.bundle_commands", "bundle", "Verify, register, show and list bundles."),
+    "transform": LazyCommand(
+        "skewless.cli.transform_commands", "transform", "Show, compare and verify fitted transforms."
+    ),
     "endpoint": LazyCommand("skewless.cli.endpoint_commands", "endpoint", "Create, list and show endpoints."),
     "rollout": LazyCommand("skewless.cli.endpoint_commands", "rollout", "Change which bundle answers."),
     "predict": LazyCommand("skewless.cli.prediction_commands", "predict", "Ask an endpoint for predictions."),

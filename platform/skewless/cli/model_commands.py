@@ -57,7 +57,7 @@ def dataset() -> None:
 @_as_json
 def build(model: str, out: Path, as_json: bool) -> None:
     """Write the point-in-time training set of MODEL as Parquet."""
-    from skewless.adapters.arrow_columns import write_training_set
+    from skewless.adapters.training_parquet import write_training_set
 
     workspace = Workspace()
     definition = workspace.model(model)

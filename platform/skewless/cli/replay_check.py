@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skewless.adapters.onnx_runtime import OnnxModel
-from skewless.adapters.prediction_log import find_prediction
+from skewless.adapters.prediction_reader import find_prediction
 from skewless.adapters.served_rows import bundle_of, served_rows
 from skewless.bundles.bundle import MODEL
 from skewless.cli.workspace import Workspace

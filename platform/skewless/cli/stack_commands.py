@@ -44,19 +44,23 @@ def down() -> None:
 
 
 @click.command()
+@click.option("--features", is_flag=True, help="Check what is registered with Feast now; takes seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
-def doctor(as_json: bool) -> None:
+def doctor(features: bool, as_json: bool) -> None:
     """Say in one line each what is missing or unhealthy, and what to do.
 
-    Exit code 1 when anything is not ok.
+    Exit code 1 when anything is missing or unhealthy. What the registration checks found is taken from the registry
+    snapshot unless --features is given.
     """
+    from skewless.cli.workspace import Workspace
     from skewless.stack.doctor import Condition, examine
 
-    findings = examine(load_settings(Settings))
+    settings = load_settings(Settings)
+    findings = examine(settings, Workspace(settings).registration_findings() if features else None)
     if as_json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:
         for finding in findings:
             click.echo(finding.line)
-    if any(finding.condition is not Condition.OK for finding in findings):
+    if any(finding.condition in (Condition.MISSING, Condition.UNHEALTHY) for finding in findings):
         sys.exit(1)

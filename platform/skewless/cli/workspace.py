@@ -5,23 +5,30 @@ import os
 import pkgutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from skewless.adapters.step_loader import TransformSteps
 from skewless.bundles.artifact_store import FolderArtifactStore
-from skewless.bundles.bundle import Bundle, load_bundle, signature_json
+from skewless.bundles.bundle import Bundle, LoadSteps, load_bundle, signature_json
+from skewless.canonical_json import Digest
+from skewless.cli.arguments import actor
 from skewless.errors import InvalidDefinition, NotFound, Unavailable
 from skewless.features.contract import FeatureContract
+from skewless.features.feature_checks import Finding, Severity, check_definitions
 from skewless.registry.database import engine, upgrade
 from skewless.registry.deployment import Deployment
+from skewless.registry.feast_tables import FeastTables
 from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry, system_clock
+from skewless.registry.snapshots import FeatureSnapshot, FeatureSnapshots
 from skewless.settings import Home, Settings, load_settings
+from skewless.stack.feature_store_file import feast_address
 from skewless.stack.state import StackState, read_state
 from skewless.training.definition import ModelDefinition
 
@@ -64,10 +71,21 @@ class Workspace:
             registry.close()
 
     @contextmanager
+    def snapshots(self, *, create: bool = False) -> Iterator[FeatureSnapshots]:
+        """The registry snapshots, in the same database; `create` as for `registry`."""
+        if create and self.settings.database_url is None:
+            upgrade(self.settings.registry_url)
+        snapshots = FeatureSnapshots(engine(self.settings.registry_url))
+        try:
+            yield snapshots
+        finally:
+            snapshots.close()
+
+    @contextmanager
     def deployment(self) -> Iterator[Deployment]:
         """Changes of live bundles."""
         with self.registry() as registry:
-            yield Deployment(registry, self.artifacts, self.home.triton_models)
+            yield Deployment(registry, self.artifacts, self.home.triton_models, self.steps)
 
     @property
     def online_store_url(self) -> str:
@@ -135,8 +153,59 @@ class Workspace:
         return self.models[name]
 
     def apply(self) -> "Applied":
-        """Register the repository's Feast objects."""
-        return self.features(connected=False).apply(self.definitions("features"))
+        """Register the repository's Feast objects, and store the registry snapshot that gateways follow.
+
+        Raises InvalidDefinition where the definitions are refused, and Unavailable where the registry database does
+        not answer; then nothing is registered.
+        """
+        with self.snapshots(create=True) as snapshots:
+            snapshots.heads()  # before Feast's registry is touched, so that a snapshot can follow
+            definitions = self.definitions("features")
+            repository = self.features(connected=False)
+            applied = repository.apply(definitions)
+            self._compile(repository, snapshots, self._fingerprint(), reason="apply")
+        return applied
+
+    def compile_features(self, *, reason: str) -> FeatureSnapshot:
+        """Store the registry snapshot of what is registered with Feast now. Raises as `apply`."""
+        with self.snapshots(create=True) as snapshots:
+            snapshots.heads()
+            source = self._fingerprint()  # before Feast's slow import, in case there is nothing to compile
+            return self._compile(self.features(connected=False), snapshots, source, reason=reason)
+
+    def _compile(
+        self, repository: "FeatureRepository", snapshots: FeatureSnapshots, source: Digest | None, *, reason: str
+    ) -> FeatureSnapshot:
+        """`source` is from before: what changes while this compiles then differs from it, and is compiled again."""
+        findings = check_definitions(repository.definitions(), repository.projects())
+        refuse_errors(findings)
+        compiled = repository.compiled()
+        return snapshots.store(
+            compiled, findings=findings, source=source or compiled.digest, actor=actor(), reason=reason
+        )
+
+    def registration_findings(self) -> list[Finding]:
+        """What the registration checks find in what is registered with Feast now."""
+        repository = self.features(connected=False)
+        return check_definitions(repository.definitions(), repository.projects())
+
+    def _fingerprint(self) -> Digest | None:
+        """Of the definitions in Feast's registry; None where that cannot be looked at without Feast."""
+        address = feast_address(self.settings)
+        if address.sql_url is None:
+            return None
+        with closing(FeastTables(address.sql_url)) as feast:
+            fingerprint = feast.fingerprint(address.project)
+        if fingerprint is None:
+            raise InvalidDefinition(
+                f"project `{address.project}` has no registered definitions", hint="run `skewless apply` first"
+            )
+        return fingerprint
+
+    def feature_snapshot(self) -> FeatureSnapshot:
+        """The registry snapshot of the repository's project. Raises NotFound where there is none."""
+        with self.snapshots() as snapshots:
+            return snapshots.newest(feast_address(self.settings).project)
 
     def contract(self, definition: ModelDefinition) -> FeatureContract:
         """The feature contract of a model against the registered definitions."""
@@ -176,7 +245,7 @@ class Workspace:
 
     def register(self, folder: Path) -> Bundle:
         """Verify a bundle folder, keep it in the artifact store and record it. Raises BundleRefused."""
-        bundle = load_bundle(folder)
+        bundle = load_bundle(folder, steps=self.steps)
         verify_outputs(bundle)
         location = self.artifacts.put(folder, bundle.digest)
         with self.registry(create=True) as registry:
@@ -199,7 +268,23 @@ class Workspace:
         """A registered bundle, loaded and verified."""
         with self.registry() as registry:
             digest = registry.bundle(digest_prefix).digest
-        return load_bundle(self.artifacts.open(digest), digest)
+        return load_bundle(self.artifacts.open(digest), digest, steps=self.steps)
+
+    @property
+    def steps(self) -> LoadSteps:
+        """What makes the `onnx` and `python` steps of stored transforms runnable here."""
+        return partial(TransformSteps, packages=self.settings.allowed_step_packages)
+
+
+def refuse_errors(findings: Sequence[Finding]) -> None:
+    """Raise InvalidDefinition where a finding of the registration checks is an error; the message lists them all."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        listed = "\n".join(f"{finding.message} ({finding.code}). {finding.hint}" for finding in errors)
+        raise InvalidDefinition(
+            f"{len(errors)} registered definitions are wrong:\n{listed}",
+            hint="correct them and run `skewless apply`; the last good registry snapshot stays",
+        )
 
 
 def verify_outputs(bundle: Bundle) -> None:

@@ -37,8 +37,16 @@ class JoinKey:
     """One key of an entity. `nullable` lets a request say that the row has no such entity."""
 
     name: str
+    """What a caller calls it."""
     dtype: Dtype
     nullable: bool = False
+    stored_name: str = ""
+    """What the entity calls it in the store, where a join-key map renames it; empty where it does not."""
+
+    @property
+    def key_name(self) -> str:
+        """The join key's name within stored keys and sources."""
+        return self.stored_name or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class FeatureField:
     dtype: Dtype
     on_missing: Policy = Policy()
     on_stale: Policy = Policy()
+    feast_type: str = ""
+    """Feast's type where it is one of `dtypes.FEAST_ALIASES`, such as `Json`; empty where the dtype says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,49 @@ class ViewRead:
     view: str
     join_keys: tuple[JoinKey, ...]
     ttl_us: int
+    features: tuple[FeatureField, ...]
+    alias: str = ""
+    """The name the feature service uses it under (`with_name`, or `view@vN` where it pins a version), if another."""
+    stored_name: str = ""
+    """What the store calls the view where its features are kept by version (`view_v2`); empty where `view`."""
+    near_cache: bool = False
+    """Whether a gateway may keep its hashes near and be told of changes."""
+
+    @property
+    def name(self) -> str:
+        """The view's name in columns, receipts and logs."""
+        return self.alias or self.view
+
+    @property
+    def field_name(self) -> str:
+        """The view's name within the store's hash fields."""
+        return self.stored_name or self.view
+
+
+class Mode(StrEnum):
+    """How an on-demand function is called; both are given whole columns, never single rows."""
+
+    PYTHON = "python"
+    """A dict of lists, None where null; it returns a dict of lists."""
+    PANDAS = "pandas"
+    """A pandas DataFrame; it returns one with the same index."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandView:
+    """Features computed when they are asked for, by a function of an importable module.
+
+    The function is named and its source pinned; nothing is unpickled. Policies do not apply to its results.
+    """
+
+    name: str
+    mode: Mode
+    function: str
+    """`module:qualified.name`."""
+    source_digest: Digest
+    """SHA-256 of the text of the function and of all in its module that it uses."""
+    inputs: tuple[tuple[str, str], ...]
+    """(name the function knows, contract column) in order."""
     features: tuple[FeatureField, ...]
 
 
@@ -78,6 +131,7 @@ class FeatureContract:
     views: tuple[ViewRead, ...]
     request_fields: tuple[RequestField, ...]
     definitions_digest: Digest
+    on_demand: tuple[OnDemandView, ...] = ()
 
     @property
     def join_keys(self) -> tuple[JoinKey, ...]:
@@ -86,13 +140,25 @@ class FeatureContract:
 
     @property
     def columns(self) -> tuple[tuple[str, Dtype], ...]:
-        """Name and dtype of every column a transform may read: join keys, request fields, `view__feature`."""
+        """Name and dtype of every column a transform may read: join keys, request fields, `view__feature`.
+
+        Features of on-demand views come last.
+        """
         keys = tuple((key.name, key.dtype) for key in self.join_keys)
         request = tuple((field.name, field.dtype) for field in self.request_fields)
+        listed = [(view.name, view.features) for view in self.views]
+        listed += [(computed.name, computed.features) for computed in self.on_demand]
         stored = tuple(
-            (column_name(view.view, feature.name), feature.dtype) for view in self.views for feature in view.features
+            (column_name(view, feature.name), feature.dtype) for view, features in listed for feature in features
         )
         return keys + request + stored
+
+    @property
+    def view_of_column(self) -> dict[str, str]:
+        """The view whose event time gives the age of each `view__feature`, in the order of `columns`."""
+        listed = [(view.name, view.features) for view in self.views]
+        listed += [(computed.name, computed.features) for computed in self.on_demand]
+        return {column_name(view, feature.name): view for view, features in listed for feature in features}
 
     @property
     def not_null_columns(self) -> frozenset[str]:
@@ -101,13 +167,16 @@ class FeatureContract:
         return keys | {field.name for field in self.request_fields if not field.nullable}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `canonical_json.encode`."""
-        return {
+        """Plain data for `canonical_json.encode`. What has its default is left out, so old digests stay theirs."""
+        data: dict[str, Any] = {
             "project": self.project,
             "definitions_digest": self.definitions_digest,
             "request_fields": [_request_field_json(field) for field in self.request_fields],
             "views": [_view_json(view) for view in self.views],
         }
+        if self.on_demand:
+            data["on_demand"] = [_on_demand_json(view) for view in self.on_demand]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -121,8 +190,9 @@ class FeatureContract:
                     for field in data["request_fields"]
                 ),
                 views=tuple(_view_from_json(view) for view in data["views"]),
+                on_demand=tuple(_on_demand_from_json(view) for view in data.get("on_demand", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidDefinition(f"this is not a feature contract: {error!r}") from error
 
     @property
@@ -144,33 +214,75 @@ def _view_json(view: ViewRead) -> dict[str, Any]:
     return {
         "view": view.view,
         "ttl_us": view.ttl_us,
-        "join_keys": [{"name": key.name, "dtype": key.dtype.value, "nullable": key.nullable} for key in view.join_keys],
-        "features": [
-            {
-                "name": feature.name,
-                "dtype": feature.dtype.value,
-                "on_missing": {"action": feature.on_missing.action.value, "value": feature.on_missing.value},
-                "on_stale": {"action": feature.on_stale.action.value, "value": feature.on_stale.value},
-            }
-            for feature in view.features
-        ],
+        "join_keys": [_join_key_json(key) for key in view.join_keys],
+        "features": [_feature_json(feature) for feature in view.features],
+        **_given(alias=view.alias, stored_name=view.stored_name, near_cache=view.near_cache),
     }
+
+
+def _join_key_json(key: JoinKey) -> dict[str, Any]:
+    plain = {"name": key.name, "dtype": key.dtype.value, "nullable": key.nullable}
+    return {**plain, **_given(stored_name=key.stored_name)}
+
+
+def _feature_json(feature: FeatureField) -> dict[str, Any]:
+    return {
+        "name": feature.name,
+        "dtype": feature.dtype.value,
+        "on_missing": {"action": feature.on_missing.action.value, "value": feature.on_missing.value},
+        "on_stale": {"action": feature.on_stale.action.value, "value": feature.on_stale.value},
+        **_given(feast_type=feature.feast_type),
+    }
+
+
+def _on_demand_json(view: OnDemandView) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "mode": view.mode.value,
+        "function": view.function,
+        "source_digest": view.source_digest,
+        "inputs": [list(each) for each in view.inputs],
+        "features": [_feature_json(feature) for feature in view.features],
+    }
+
+
+def _given(**values: str | bool) -> dict[str, str | bool]:
+    return {name: value for name, value in values.items() if value}
 
 
 def _view_from_json(data: dict[str, Any]) -> ViewRead:
     return ViewRead(
         view=data["view"],
         ttl_us=data["ttl_us"],
-        join_keys=tuple(JoinKey(key["name"], Dtype(key["dtype"]), key["nullable"]) for key in data["join_keys"]),
-        features=tuple(
-            FeatureField(
-                feature["name"],
-                Dtype(feature["dtype"]),
-                _policy_from_json(feature["on_missing"]),
-                _policy_from_json(feature["on_stale"]),
-            )
-            for feature in data["features"]
+        join_keys=tuple(
+            JoinKey(key["name"], Dtype(key["dtype"]), key["nullable"], key.get("stored_name", ""))
+            for key in data["join_keys"]
         ),
+        features=tuple(_feature_from_json(feature) for feature in data["features"]),
+        alias=data.get("alias", ""),
+        stored_name=data.get("stored_name", ""),
+        near_cache=data.get("near_cache", False),
+    )
+
+
+def _feature_from_json(data: dict[str, Any]) -> FeatureField:
+    return FeatureField(
+        data["name"],
+        Dtype(data["dtype"]),
+        _policy_from_json(data["on_missing"]),
+        _policy_from_json(data["on_stale"]),
+        data.get("feast_type", ""),
+    )
+
+
+def _on_demand_from_json(data: dict[str, Any]) -> OnDemandView:
+    return OnDemandView(
+        name=data["name"],
+        mode=Mode(data["mode"]),
+        function=data["function"],
+        source_digest=data["source_digest"],
+        inputs=tuple((argument, column) for argument, column in data["inputs"]),
+        features=tuple(_feature_from_json(feature) for feature in data["features"]),
     )
 
 

@@ -2,199 +2,222 @@
 
 Per request only values are looked at: keys are built from templates, fields and decoders are resolved here once.
 
-    keys:     {join key: Column (rows,)}
-    reads:    one HashRead per distinct entity and join-key group  (views that share an entity share a read)
-    answers:  per read, raw bytes per field
-    frame:    {view__feature: Column (rows,)} with a status and an event time for each value
+    keys:      {join key: Column (rows,)}
+    commands:  one per distinct entity hash  (views that share an entity share a read)
+    replies:   per command, raw bytes per field
+    frame:     {view__feature: Column (rows,)} with a status and an event time for each value
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.dtypes import Column, column_of, to_python
-from skewless.errors import InvalidDefinition, Rejected
-from skewless.features.contract import (
-    Action,
-    FeatureContract,
-    FeatureField,
-    JoinKey,
-    ViewRead,
-    column_name,
-)
-from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
-from skewless.features.policies import policy_for, stand_in
-from skewless.features.redis_layout import HashRead, KeyTemplate, feature_field, timestamp_field
-from skewless.features.value_codec import Decoder, decode_timestamp, decoder
-from skewless.features.visibility import Status, status_of
+from skewless.column_table import ColumnLayout
+from skewless.dtypes import Column, Dtype
+from skewless.errors import InvalidDefinition
+from skewless.features.contract import FeatureContract, FeatureField, JoinKey, Policy, ViewRead, column_name
+from skewless.features.decoding import Block, DecodedRead, Group, Layout, Source, Span, decode_replies, read_only
+from skewless.features.online_store import Reply
+from skewless.features.redis_layout import HashCommand, KeyTemplate, feature_field, timestamp_field
+from skewless.features.value_codec import block_decoder
+
+HashSizes = Mapping[tuple[str, ...], int]
+"""How many fields a hash has, by the stored names of its join keys in order; absent where that is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class _PlannedFeature:
-    field: FeatureField
-    column: str
-    decode: Decoder
-    position: int
-    """Where its bytes are in the answer to the group's read."""
-
-
-@dataclass(frozen=True, slots=True)
-class _PlannedView:
-    view: ViewRead
-    timestamp_position: int
-    features: tuple[_PlannedFeature, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Views that share join keys, so that one hash holds them all."""
-
-    join_keys: tuple[JoinKey, ...]
-    template: KeyTemplate
-    fields: tuple[bytes, ...]
-    views: tuple[_PlannedView, ...]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PreparedRead:
-    """The reads of one request. `reads` are distinct; `decode` needs their answers in the same order."""
+    """The reads of one request, each entity asked for once. `decode` needs their replies in the same order.
+
+    Not frozen, because making it would take three times as long, and one is made for every read.
+    """
 
     rows: int
-    reads: tuple[HashRead, ...]
-    _groups: tuple[_Group, ...]
-    _read_of_row: tuple[tuple[int | None, ...], ...]
-    """Per group and row: the index into `reads`, None where the row has no such entity."""
+    keys: list[bytes]
+    commands: list[bytes]
+    """`commands[i]` reads the hash under `keys[i]`."""
+    cacheable: int
+    """The first so many commands read only views that may be kept near."""
+    _layout: Layout
+    _spans: list[Span]
+    """Per group, which of the commands are its, and whose rows they answer for."""
 
-    def decode(self, answers: Sequence[Sequence[bytes | None]], as_of: int) -> FeatureFrame:
-        """Columns, statuses and event times at `as_of` (µs).
+    def decode(
+        self, replies: Sequence[Reply], as_of: int | NDArray[np.int64], near: Sequence[bool] | None = None
+    ) -> DecodedRead:
+        """Columns, statuses and event times at `as_of` (µs): one moment, or one per row (rows,).
 
-        Raises Rejected where a policy is `reject`, InvalidDefinition where a stored value has another type.
+        `near` says which replies came from the near cache. What a policy rejects is told in the result and raised
+        when rows are taken from it.
         """
-        columns: dict[str, Column] = {}
-        statuses: dict[str, NDArray[np.uint8]] = {}
-        event_times: dict[str, NDArray[np.int64]] = {}
-        for group, read_of_row in zip(self._groups, self._read_of_row, strict=True):
-            rows = [None if index is None else answers[index] for index in read_of_row]
-            for planned in group.views:
-                times = [_event_time(answer, planned.timestamp_position) for answer in rows]
-                event_times[planned.view.view] = np.array(
-                    [NO_EVENT_TIME if time is None else time for time in times], dtype=np.int64
-                )
-                for feature in planned.features:
-                    values, codes = _decode_feature(feature, rows, times, as_of, planned.view.ttl_us)
-                    columns[feature.column] = column_of(feature.field.dtype, values)
-                    statuses[feature.column] = codes
-        return FeatureFrame(self.rows, columns, statuses, event_times)
+        return decode_replies(self._layout, self.rows, self._spans, replies, as_of, near)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
     """A contract's reads, compiled once per bundle."""
 
-    _groups: tuple[_Group, ...]
+    _layout: Layout
+    _cacheable_groups: int
+    repeats: bool
+    """Whether one read may hold a command twice: a view under two names, for two entities that may be the same."""
 
     @classmethod
-    def compile(cls, contract: FeatureContract) -> "ReadPlan":
-        """Raises InvalidDefinition where two features would share a hash field or a key has no serialization."""
-        by_keys: dict[tuple[JoinKey, ...], list[ViewRead]] = {}
+    def compile(cls, contract: FeatureContract, hash_sizes: HashSizes | None = None) -> "ReadPlan":
+        """The plan of a contract. `hash_sizes` lets it choose the cheaper command.
+
+        Raises InvalidDefinition where two features would share a hash field or a column name, or where a key has no
+        serialization.
+        """
+        by_hash: dict[tuple[bool, tuple[JoinKey, ...]], list[ViewRead]] = {}
         for view in contract.views:
-            by_keys.setdefault(view.join_keys, []).append(view)
-        return cls(tuple(_group(keys, views, contract.project) for keys, views in by_keys.items()))
+            by_hash.setdefault((not view.near_cache, view.join_keys), []).append(view)
+        _refuse_ambiguous(contract)
+        ordered = sorted(by_hash.items(), key=lambda item: item[0][0])
+        drafts = [_GroupDraft(keys, views) for (_, keys), views in ordered]
+        groups = tuple(draft.group(contract.project, hash_sizes or {}) for draft in drafts)
+        layout = _lay_out(drafts, groups)
+        asked = [(draft.stored_names, group.command) for draft, group in zip(drafts, groups, strict=True)]
+        repeats = len(set(asked)) < len(asked)
+        return cls(layout, sum(1 for (distant, _), _ in ordered if not distant), repeats)
 
     def prepare(self, keys: Mapping[str, Column], rows: int) -> PreparedRead:
-        """The reads for `rows` entities given as columns by join-key name, each entity asked for once."""
-        reads: dict[tuple[int, bytes], int] = {}
-        hash_reads: list[HashRead] = []
-        read_of_row: list[tuple[int | None, ...]] = []
-        for number, group in enumerate(self._groups):
-            indexes: list[int | None] = []
-            for values in _entity_values(group, keys, rows):
-                if values is None:
-                    indexes.append(None)
-                    continue
-                key = group.template.key(values)
-                index = reads.get((number, key))
-                if index is None:
-                    index = reads[number, key] = len(hash_reads)
-                    hash_reads.append(HashRead(key, group.fields))
-                indexes.append(index)
-            read_of_row.append(tuple(indexes))
-        return PreparedRead(rows, tuple(hash_reads), self._groups, tuple(read_of_row))
+        """The reads for `rows` entities given as columns by join-key name.
+
+        A row with a null among an entity's join keys has no such entity.
+        """
+        all_keys: list[bytes] = []
+        commands: list[bytes] = []
+        spans: list[Span] = []
+        cacheable = 0
+        for number, group in enumerate(self._layout.groups):
+            entities, hash_of_row, absent = _distinct_entities(group.template.names, keys, rows)
+            group_keys = group.template.keys(entities)
+            pack = group.command.pack
+            spans.append(Span(len(all_keys), len(group_keys), hash_of_row, absent))
+            all_keys += group_keys
+            commands += [pack(key) for key in group_keys]
+            if number < self._cacheable_groups:
+                cacheable += len(group_keys)
+        return PreparedRead(rows, all_keys, commands, cacheable, self._layout, spans)
 
 
-def _group(join_keys: tuple[JoinKey, ...], views: list[ViewRead], project: str) -> _Group:
-    fields: list[bytes] = []
-    owners: dict[bytes, str] = {}
-    planned: list[_PlannedView] = []
-    for view in views:
-        timestamp_position = len(fields)
-        fields.append(timestamp_field(view.view))
-        features = []
+def _distinct_entities(
+    names: tuple[str, ...], keys: Mapping[str, Column], rows: int
+) -> tuple[Sequence[object], NDArray[np.intp] | None, bool]:
+    """Each entity once in order of first use, each row's place among them, whether rows have none; see `Span`."""
+    if not names:
+        return [()] * min(rows, 1), None if rows < 2 else np.zeros(rows, dtype=np.intp), False
+    columns = [keys[name] for name in names]
+    listed: list[Any] = columns[0].values.tolist()
+    if len(columns) > 1:
+        listed = list(zip(listed, *(column.values.tolist() for column in columns[1:]), strict=True))
+    if all(False not in column.valid.tolist() for column in columns):
+        distinct = dict.fromkeys(listed)
+        if len(distinct) == rows:
+            return listed, None, False
+        places = {entity: place for place, entity in enumerate(distinct)}
+        return list(distinct), np.array([places[entity] for entity in listed], dtype=np.intp), False
+    valid = np.logical_and.reduce([column.valid for column in columns]).tolist()
+    distinct = dict.fromkeys(entity for entity, known in zip(listed, valid, strict=True) if known)
+    places = {entity: place for place, entity in enumerate(distinct)}
+    nobody = len(distinct)
+    index = [places[entity] if known else nobody for entity, known in zip(listed, valid, strict=True)]
+    return list(distinct), np.array(index, dtype=np.intp), True
+
+
+def _refuse_ambiguous(contract: FeatureContract) -> None:
+    seen: set[str] = set()
+    for view in contract.views:
         for feature in view.features:
-            name = f"{view.view}:{feature.name}"
-            field = feature_field(view.view, feature.name)
-            if field in owners:
+            name = column_name(view.name, feature.name)
+            if name in seen:
                 raise InvalidDefinition(
-                    f"features `{owners[field]}` and `{name}` share the Redis hash field {field.hex()}; "
-                    "one would overwrite the other",
-                    hint="rename one of them",
+                    f"column `{name}` is read twice in project `{contract.project}`",
+                    hint="use the view once, or under another name: `view.with_name(…)`",
                 )
-            owners[field] = name
-            features.append(
-                _PlannedFeature(
-                    feature,
-                    column_name(view.view, feature.name),
-                    decoder(feature.dtype, where=f"feature `{name}`"),
-                    len(fields),
-                )
-            )
-            fields.append(field)
-        planned.append(_PlannedView(view, timestamp_position, tuple(features)))
-    return _Group(join_keys, KeyTemplate.compile(join_keys, project), tuple(fields), tuple(planned))
+            seen.add(name)
 
 
-def _entity_values(group: _Group, keys: Mapping[str, Column], rows: int) -> list[tuple[object, ...] | None]:
-    """Join-key values of each row in the template's order; None where one of them is null."""
-    if not group.template.names:
-        return [()] * rows
-    columns = [to_python(keys[name]) for name in group.template.names]
-    return [None if None in values else values for values in zip(*columns, strict=True)]
+class _GroupDraft:
+    """Views that share one hash, while their fields are gathered."""
 
+    def __init__(self, join_keys: tuple[JoinKey, ...], views: list[ViewRead]) -> None:
+        self.join_keys = join_keys
+        self.stored_names = tuple(sorted(key.key_name for key in join_keys))
+        self.views = views
+        self.positions: dict[bytes, int] = {}
+        """Where the bytes of a hash field are in the answer."""
+        owners: dict[bytes, str] = {}
+        for view in views:
+            self.positions.setdefault(timestamp_field(view.field_name), len(self.positions))
+            for feature in view.features:
+                name = f"{view.field_name}:{feature.name}"
+                field = feature_field(view.field_name, feature.name)
+                if owners.setdefault(field, name) != name:
+                    raise InvalidDefinition(
+                        f"features `{owners[field]}` and `{name}` share the Redis hash field {field.hex()}; "
+                        "one would overwrite the other",
+                        hint="rename one of them",
+                    )
+                self.positions.setdefault(field, len(self.positions))
 
-def _event_time(answer: Sequence[bytes | None] | None, position: int) -> int | None:
-    stored = None if answer is None else answer[position]
-    return None if stored is None else decode_timestamp(stored)
-
-
-def _decode_feature(
-    feature: _PlannedFeature,
-    rows: Sequence[Sequence[bytes | None] | None],
-    times: Sequence[int | None],
-    as_of: int,
-    ttl_us: int,
-) -> tuple[list[object], NDArray[np.uint8]]:
-    values: list[object] = []
-    codes = np.empty(len(rows), dtype=np.uint8)
-    for row, (answer, event_time) in enumerate(zip(rows, times, strict=True)):
-        stored = None if answer is None else answer[feature.position]
-        status = status_of(
-            stored=stored is not None, null=stored == b"", event_time=event_time, as_of=as_of, ttl_us=ttl_us
+    def group(self, project: str, hash_sizes: HashSizes) -> Group:
+        """The compiled group."""
+        command = HashCommand.compile(tuple(self.positions), hash_size=hash_sizes.get(self.stored_names, 0))
+        return Group(
+            template=KeyTemplate.compile(self.join_keys, project),
+            command=command,
+            times=Source.of(0, tuple(self.positions[timestamp_field(view.field_name)] for view in self.views)),
         )
-        if status is Status.OK:
-            assert stored is not None, "status_of says ok only for a stored value"
-            value = feature.decode(stored)
-            if value is None:  # a null time is stored as a number
-                status = Status.NULL
-        else:
-            if policy_for(feature.field, status).action is Action.REJECT:
-                raise Rejected(
-                    f"feature `{feature.column}` is {status} and its policy is `reject`",
-                    path=f"$.instances[{row}]",
-                    hint="ask for an entity the feature store knows, or ship a bundle whose policy allows it",
-                )
-            value, status = stand_in(feature.field, status)
-        values.append(value)
-        codes[row] = STATUS_CODE[status]
-    return values, codes
+
+
+def _lay_out(drafts: list[_GroupDraft], groups: tuple[Group, ...]) -> Layout:
+    """Features of one stored type side by side, whatever group they come from; a group's own are neighbours."""
+    planned: dict[tuple[Dtype, str], list[tuple[int, int, int, str, FeatureField]]] = {}
+    views: list[ViewRead] = []
+    for number, draft in enumerate(drafts):
+        for view in draft.views:
+            for feature in view.features:
+                position = draft.positions[feature_field(view.field_name, feature.name)]
+                entry = (number, position, len(views), column_name(view.name, feature.name), feature)
+                planned.setdefault((feature.dtype, feature.feast_type), []).append(entry)
+            views.append(view)
+    blocks = []
+    for (dtype, feast_type), entries in planned.items():
+        sources = [
+            Source.of(number, tuple(position for group, position, *_ in entries if group == number))
+            for number in dict.fromkeys(group for group, *_ in entries)
+        ]
+        blocks.append(Block(dtype, block_decoder(dtype, feast_type), tuple(sources), len(entries)))
+    flat = [entry for entries in planned.values() for entry in entries]
+    starts = list(accumulate((len(group.command.fields) for group in groups), initial=0))
+    in_order = [
+        starts[number] + position for number, group in enumerate(groups) for position in group.times.positions
+    ] + [starts[number] + position for number, position, *_ in flat]
+    return Layout(
+        takes_whole_hashes=any(group.command.whole for group in groups),
+        pick_all=Source.of(0, tuple(in_order)).pick if in_order else tuple,
+        one_row_valid=tuple(read_only(np.ones((block.lines, 1), dtype=np.bool_)) for block in blocks),
+        one_row_ok=read_only(np.zeros((len(flat), 1), dtype=np.uint8)),
+        groups=groups,
+        blocks=tuple(blocks),
+        columns=ColumnLayout(
+            tuple((dtype, tuple(entry[3] for entry in entries)) for (dtype, _), entries in planned.items())
+        ),
+        feature_line={name: line for line, (*_, name, _) in enumerate(flat)},
+        view_line={view.name: line for line, view in enumerate(views)},
+        view_of_feature=np.array([view for _, _, view, *_ in flat], dtype=np.intp),
+        ttl_us=np.array([view.ttl_us for view in views], dtype=np.int64),
+        group_of_view=tuple(number for number, draft in enumerate(drafts) for _ in draft.views),
+        policies=tuple(
+            (line, feature)
+            for line, (*_, feature) in enumerate(flat)
+            if (feature.on_missing, feature.on_stale) != (Policy(), Policy())
+        ),
+        feature_names=tuple(entry[3] for entry in flat),
+    )

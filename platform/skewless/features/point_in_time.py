@@ -13,7 +13,7 @@ that is older than what is known never enters the timeline, and a late correctio
 
 from dataclasses import dataclass
 
-from skewless.dtypes import TABLE, Dtype
+from skewless.dtypes import ELEMENTS, TABLE, Dtype
 from skewless.features.contract import FeatureContract, FeatureField, ViewRead, column_name
 from skewless.features.visibility import Status, available_sql, stale_sql
 from skewless.timestamps import SECOND_US
@@ -26,9 +26,10 @@ AVAILABLE_US = "skewless_available_us"
 
 @dataclass(frozen=True, slots=True)
 class OfflineSource:
-    """Where the rows of a feature view lie. `created_time` None means that a row is known at its event time.
+    """Where the rows of a view lie. `created_time` None means that a row is known at its event time.
 
-    `columns` maps join keys and features to the source's column names where those differ.
+    `view` is the name that the view is used under, which may be an alias. `columns` maps join keys and features to the
+    source's column names where those differ.
     """
 
     view: str
@@ -56,7 +57,7 @@ def rows_sql(view: ViewRead, source: OfflineSource) -> str:
     """Rows of a view, typed and as stored online: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features."""
     event = f"epoch_us({identifier(source.event_time)})"
     created = f"epoch_us({identifier(source.created_time)})" if source.created_time else event
-    keys = [_cast(source.column(key.name), key.name, TABLE[key.dtype].duckdb) for key in view.join_keys]
+    keys = [_cast(source.column(key.key_name), key.name, TABLE[key.dtype].duckdb) for key in view.join_keys]
     features = [_as_stored(source.column(feature.name), feature) for feature in view.features]
     selected = ",\n    ".join(
         [
@@ -98,21 +99,21 @@ def point_in_time_sql(
     timelines, joins, selected = [], [], [f"q.{identifier(row_id)} AS row_id"]
     for number, view in enumerate(contract.views):
         name = f"v{number}"
-        timelines.append(f"{name} AS (\n{timeline_sql(view, sources[view.view])}\n)")
+        timelines.append(f"{name} AS (\n{timeline_sql(view, sources[view.name])}\n)")
         equalities = [f"q.{identifier(key.name)} = {name}.{identifier(key.name)}" for key in view.join_keys]
         conditions = " AND ".join([*equalities, f"{asked} >= {name}.{AVAILABLE_US}"])
         joins.append(f"ASOF LEFT JOIN {name} ON {conditions}")
         stale = stale_sql(event_time=f"{name}.{EVENT_US}", as_of=asked, ttl_us=view.ttl_us)
         selected += [
             f"CASE WHEN {stale} THEN NULL ELSE {name}.{identifier(feature.name)} END "
-            f"AS {identifier(column_name(view.view, feature.name))}"
+            f"AS {identifier(column_name(view.name, feature.name))}"
             for feature in view.features
         ]
         selected.append(
             f"CASE WHEN {name}.{EVENT_US} IS NULL THEN '{Status.MISSING}' WHEN {stale} THEN '{Status.STALE}' "
-            f"ELSE '{Status.OK}' END AS {identifier(status_column(view.view))}"
+            f"ELSE '{Status.OK}' END AS {identifier(status_column(view.name))}"
         )
-        selected.append(f"{name}.{EVENT_US} AS {identifier(event_time_column(view.view))}")
+        selected.append(f"{name}.{EVENT_US} AS {identifier(event_time_column(view.name))}")
     return (
         f"WITH {', '.join(timelines)}\nSELECT {', '.join(selected)}\nFROM {questions} q\n"
         + "\n".join(joins)
@@ -142,8 +143,35 @@ def _as_stored(column: str, feature: FeatureField) -> str:
     elif feature.dtype is Dtype.BYTES:
         typed = f"nullif({typed}, ''::BLOB)"
     elif feature.dtype is Dtype.TIMESTAMP:
-        typed = f"to_timestamp(floor(epoch_us({typed}) / {SECOND_US}))"
+        typed = _whole_seconds(typed)
+    elif feature.dtype in ELEMENTS:
+        typed = _list_as_stored(typed, ELEMENTS[feature.dtype])
     return f"{typed} AS {identifier(feature.name)}"
+
+
+def _list_as_stored(typed: str, element: Dtype) -> str:
+    """Feast has no null within a list: a number becomes NaN, text and bytes empty, a truth value false.
+
+    A list of times with a null among them cannot be read back, so it is null.
+    """
+    if element is Dtype.TIMESTAMP:
+        return f"CASE WHEN list_count({typed}) = len({typed}) THEN [{_whole_seconds('each')} FOR each IN {typed}] END"
+    return f"[coalesce(each, {_NULL_ELEMENTS[element]}) FOR each IN {typed}]"
+
+
+def _whole_seconds(typed: str) -> str:
+    return f"to_timestamp(floor(epoch_us({typed}) / {SECOND_US}))"
+
+
+_NULL_ELEMENTS = {
+    Dtype.BOOL: "false",
+    Dtype.INT32: "0",
+    Dtype.INT64: "0",
+    Dtype.FLOAT32: "'NaN'::FLOAT",
+    Dtype.FLOAT64: "'NaN'::DOUBLE",
+    Dtype.STRING: "''",
+    Dtype.BYTES: "''::BLOB",
+}
 
 
 def _partition(view: ViewRead) -> str:

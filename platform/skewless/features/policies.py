@@ -7,8 +7,11 @@ _NULL = Policy()
 
 
 def policy_for(feature: FeatureField, status: Status) -> Policy:
-    """The policy that covers a status; a stored null is always handed on as a null."""
-    if status is Status.MISSING:
+    """The policy that covers a status; a stored null is always handed on as a null.
+
+    A value that cannot be read is as good as none, so `on_missing` covers `invalid` too.
+    """
+    if status in (Status.MISSING, Status.INVALID):
         return feature.on_missing
     return feature.on_stale if status is Status.STALE else _NULL
 

@@ -1,99 +1,393 @@
-"""Feast's stored `Value` and `Timestamp` messages, read straight from their protobuf bytes.
+"""Feast's stored `Value` and `Timestamp` messages, read straight from their protobuf bytes into arrays.
 
-A Value has exactly one field set, so its bytes are one tag and one payload; an empty message is a null.
+A Value has exactly one field set, so its bytes are one tag and one payload; an empty message is a null. Values are
+read many at once: those of fixed width by one view of the joined bytes, integers by arithmetic on a matrix of their
+bytes. What does not fit goes, value by value, through the careful reader, which says what is wrong with it.
+
+    items:   [b"\\x29........", b"", None, …]     as the store gave them; None is absent, b"" is null
+    values:  (items,) of the dtype's NumPy type, its zero where there is none
+    codes:   (items,) of `ok`, `null`, `missing` or `invalid`; None where all are `ok`
 """
 
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from skewless.dtypes import Dtype
-from skewless.errors import InvalidDefinition
+import numpy as np
+from numpy.typing import NDArray
+
+from skewless.dtypes import TABLE, Dtype, array_of
+from skewless.features.value_readers import (
+    FIXED,
+    NANOS_PER_MICRO,
+    TIME_S_MAX,
+    VARINT_BYTES_MAX,
+    Malformed,
+    Reader,
+    event_time,
+    payload_readers,
+)
+from skewless.features.visibility import NO_EVENT_TIME, STATUS_CODE, Status
 from skewless.timestamps import SECOND_US
 
-_FLOAT = struct.Struct("<f")
-_DOUBLE = struct.Struct("<d")
-_NANOS_PER_MICRO = 1_000
-_SIGN_BIT = 1 << 63
-_NULL_TIME_S = -(1 << 63)
-"""What Feast stores for a null time: NumPy's NaT as an integer, where every other type has empty bytes."""
+_VECTOR_MIN = 96
+"""From here on arithmetic on a matrix beats a loop over the items (both take 20 µs; 2 cores, NumPy 2.4)."""
+_SHORT_TEXT_BYTES = 130
+"""Tag, a length below 128 in one byte, and the text."""
 
-Decoder = Callable[[bytes], object]
-"""Turns a stored Value into the dtype's Python value, or None for a null."""
+_MISSING = STATUS_CODE[Status.MISSING]
+_NULL = STATUS_CODE[Status.NULL]
+_INVALID = STATUS_CODE[Status.INVALID]
 
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """The varint at `position` as a signed 64-bit integer, and the position after it."""
-    result = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-    return (result - (1 << 64) if result & _SIGN_BIT else result), position
+Items = Sequence[bytes | None]
 
 
-def _payload(data: bytes) -> bytes:
-    length, position = _varint(data, 1)
-    return data[position : position + length]
+class Decoded(NamedTuple):
+    """Values of one dtype; see the head of this module. `reasons` says why an item is `invalid`, by its index.
 
-
-def _time(data: bytes) -> int | None:
-    seconds, _ = _varint(data, 1)
-    return None if seconds == _NULL_TIME_S else seconds * SECOND_US
-
-
-_READERS: dict[Dtype, tuple[int, Callable[[bytes], object]]] = {
-    Dtype.BYTES: (0x0A, _payload),
-    Dtype.STRING: (0x12, lambda data: _payload(data).decode()),
-    Dtype.INT32: (0x18, lambda data: _varint(data, 1)[0]),
-    Dtype.INT64: (0x20, lambda data: _varint(data, 1)[0]),
-    # Adding 0.0 makes -0.0 the 0.0 that it is everywhere offline: DuckDB loses the sign when it joins.
-    Dtype.FLOAT64: (0x29, lambda data: _DOUBLE.unpack_from(data, 1)[0] + 0.0),
-    Dtype.FLOAT32: (0x35, lambda data: _FLOAT.unpack_from(data, 1)[0] + 0.0),
-    Dtype.BOOL: (0x38, lambda data: data[1] != 0),
-    Dtype.TIMESTAMP: (0x40, _time),
-}
-"""Tag of the Value field that Feast writes for a dtype, and how its payload is read."""
-
-
-def decoder(dtype: Dtype, *, where: str) -> Decoder:
-    """The decoder of one feature; `where` names the feature when a stored value has another type.
-
-    The decoder raises InvalidDefinition for a value written under another declaration, which must not be served.
-
-    >>> decoder(Dtype.INT64, where="v:f")(bytes.fromhex("2007"))
-    7
+    Made for every block of every read, and a tuple is made in a quarter of the time of a frozen dataclass.
     """
-    expected, read = _READERS[dtype]
 
-    def decode(data: bytes) -> object:
-        if not data:
-            return None
-        if data[0] != expected:
-            raise InvalidDefinition(
-                f"{where} is declared `{dtype}` (protobuf tag {expected:#04x}) "
-                f"but the online store holds tag {data[0]:#04x}",
-                hint="the view was materialized under another declaration: materialize it again",
-            )
-        return read(data)
+    values: NDArray[Any]
+    codes: NDArray[np.uint8] | None = None
+    reasons: tuple[tuple[int, str], ...] = ()
+
+
+_WEIGHTS = np.uint64(1) << (np.uint64(7) * np.arange(VARINT_BYTES_MAX, dtype=np.uint64))
+"""What each byte of a varint counts."""
+
+BlockDecoder = Callable[[Items], Decoded]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """How Feast writes one of its types: the number of the Value's field, and what the payload is."""
+
+    dtype: Dtype
+    number: int
+
+    @property
+    def tag(self) -> bytes:
+        wire = {Dtype.FLOAT64: 1, Dtype.FLOAT32: 5, Dtype.BOOL: 0, Dtype.INT32: 0, Dtype.INT64: 0, Dtype.TIMESTAMP: 0}
+        return _encode_varint(self.number << 3 | wire.get(self.dtype, 2))
+
+
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+_ENCODINGS: dict[str, _Encoding] = {
+    "Bytes": _Encoding(Dtype.BYTES, 1),
+    "PdfBytes": _Encoding(Dtype.BYTES, 1),
+    "ImageBytes": _Encoding(Dtype.BYTES, 1),
+    "String": _Encoding(Dtype.STRING, 2),
+    "Int32": _Encoding(Dtype.INT32, 3),
+    "Int64": _Encoding(Dtype.INT64, 4),
+    "Float64": _Encoding(Dtype.FLOAT64, 5),
+    "Float32": _Encoding(Dtype.FLOAT32, 6),
+    "Bool": _Encoding(Dtype.BOOL, 7),
+    "UnixTimestamp": _Encoding(Dtype.TIMESTAMP, 8),
+    "Array(Bytes)": _Encoding(Dtype.BYTES_LIST, 11),
+    "Array(String)": _Encoding(Dtype.STRING_LIST, 12),
+    "Array(Int32)": _Encoding(Dtype.INT32_LIST, 13),
+    "Array(Int64)": _Encoding(Dtype.INT64_LIST, 14),
+    "Array(Float64)": _Encoding(Dtype.FLOAT64_LIST, 15),
+    "Array(Float32)": _Encoding(Dtype.FLOAT32_LIST, 16),
+    "Array(Bool)": _Encoding(Dtype.BOOL_LIST, 17),
+    "Array(UnixTimestamp)": _Encoding(Dtype.TIMESTAMP_LIST, 18),
+    "Json": _Encoding(Dtype.STRING, 32),
+    "Array(Json)": _Encoding(Dtype.STRING_LIST, 33),
+    "Uuid": _Encoding(Dtype.STRING, 36),
+    "TimeUuid": _Encoding(Dtype.STRING, 37),
+    "Array(Uuid)": _Encoding(Dtype.STRING_LIST, 38),
+    "Array(TimeUuid)": _Encoding(Dtype.STRING_LIST, 39),
+    "Decimal": _Encoding(Dtype.STRING, 44),
+    "Array(Decimal)": _Encoding(Dtype.STRING_LIST, 45),
+}
+"""By Feast's name of the type."""
+
+
+def block_decoder(dtype: Dtype, feast_type: str = "") -> BlockDecoder:
+    """What decodes stored values of a declared dtype; `feast_type` where Feast's own name of it differs.
+
+    Never raises for what is stored: an item that is not such a value is `invalid` and says why.
+
+    >>> decoded = block_decoder(Dtype.INT64)([bytes.fromhex("2007"), b"", None, b"junk"])
+    >>> decoded.values.tolist(), decoded.codes.tolist(), len(decoded.reasons)
+    ([7, 0, 0, 0], [0, 1, 2, 6], 1)
+    """
+    encoding = _ENCODINGS[feast_type or TABLE[dtype].feast]
+    assert encoding.dtype is dtype, f"{feast_type} is not stored as {dtype}"
+    read = payload_readers()[dtype]
+    tag = encoding.tag
+
+    def careful(items: Items) -> Decoded:
+        return _decode_each(items, dtype, tag, read)
+
+    if dtype in FIXED:
+        return _fixed_decoder(dtype, tag, careful)
+    if dtype in (Dtype.INT32, Dtype.INT64, Dtype.TIMESTAMP):
+        return _integer_decoder(dtype, tag, careful)
+    if dtype is Dtype.STRING and len(tag) == 1:
+        return _text_decoder(tag, careful)
+    return careful
+
+
+def event_times_of(items: Items) -> tuple[NDArray[np.int64], tuple[tuple[int, str], ...]]:
+    """Microseconds of stored google.protobuf.Timestamps, NO_EVENT_TIME for absent ones, and what cannot be read.
+
+    Nanoseconds below one microsecond are cut, as Feast cuts them offline.
+
+    >>> event_times_of([bytes.fromhex("0801"), None])[0].tolist()
+    [1000000, -1]
+    """
+    if len(items) >= _VECTOR_MIN:
+        times = _event_times_vectorised(items)
+        if times is not None:
+            return times, ()
+    faults = []
+    listed = []
+    for index, item in enumerate(items):
+        try:
+            listed.append(NO_EVENT_TIME if item is None else event_time(item))
+        except Malformed as error:
+            listed.append(NO_EVENT_TIME)
+            faults.append((index, f"its view's event time {error}"))
+    return np.array(listed, dtype=np.int64), tuple(faults)
+
+
+# --- values of fixed width -------------------------------------------------------------------------------------------
+
+
+def _fixed_decoder(dtype: Dtype, tag: bytes, careful: BlockDecoder) -> BlockDecoder:
+    size, payload = FIXED[dtype]
+    packed = np.dtype([("tag", "u1"), ("value", payload)])
+    zero = np.zeros((), dtype=payload)
+
+    def decode(items: Items) -> Decoded:
+        count = len(items)
+        try:
+            data = b"".join(items)  # type: ignore[arg-type]  # a None among them is what the except is for
+        except TypeError:
+            return _some_absent(items)
+        if len(data) == size * count and data[::size].count(tag) == count:
+            return Decoded(_payload(data))
+        return _some_absent(items)
+
+    def _some_absent(items: Items) -> Decoded:
+        """Nulls and absent items stand in as zeros; anything else than values of the right width goes one by one."""
+        blank = bytes(size)
+        data = b"".join([item or blank for item in items])
+        tags = data[::size]
+        if len(data) != size * len(items) or tags.count(tag) + tags.count(b"\0") != len(items):
+            return careful(items)
+        codes = np.zeros(len(items), dtype=np.uint8)
+        for index in np.flatnonzero(np.frombuffer(tags, dtype=np.uint8) == 0).tolist():
+            if items[index]:
+                return careful(items)
+            codes[index] = _MISSING if items[index] is None else _NULL
+        return Decoded(_payload(data), codes)
+
+    def _payload(data: bytes) -> NDArray[Any]:
+        values: NDArray[Any] = np.frombuffer(data, dtype=packed)["value"]
+        # Adding 0.0 makes -0.0 the 0.0 that it is everywhere offline: DuckDB loses the sign when it joins.
+        decoded: NDArray[Any] = values != 0 if dtype is Dtype.BOOL else values + zero
+        return decoded
 
     return decode
 
 
-def decode_timestamp(data: bytes) -> int:
-    """Microseconds of a stored google.protobuf.Timestamp; nanoseconds below one microsecond are cut.
+# --- integers and times ----------------------------------------------------------------------------------------------
 
-    >>> decode_timestamp(bytes.fromhex("0801"))
-    1000000
-    """
-    seconds = nanos = position = 0
-    while position < len(data):
-        tag = data[position]
-        value, position = _varint(data, position + 1)
-        if tag == 0x08:
-            seconds = value
+
+def _integer_decoder(dtype: Dtype, tag: bytes, careful: BlockDecoder) -> BlockDecoder:
+    forms = _varint_forms(tag)
+
+    def decode(items: Items) -> Decoded:
+        if len(items) < _VECTOR_MIN:
+            listed = _short_varints(items, forms)
+            if listed is None:
+                return careful(items)
+            numbers, codes = np.array(listed, dtype=np.int64), None
         else:
-            nanos = value
-    return seconds * SECOND_US + nanos // _NANOS_PER_MICRO
+            known = _varints(items, tag)
+            if known is None:
+                return careful(items)
+            numbers, codes = known
+        if dtype is Dtype.INT64:
+            return Decoded(numbers, codes)
+        if dtype is Dtype.INT32:
+            narrow = numbers.astype(np.int32)
+            return Decoded(narrow, codes) if (narrow == numbers).all() else careful(items)
+        if numbers.min(initial=0) < -TIME_S_MAX or numbers.max(initial=0) > TIME_S_MAX:
+            return careful(items)
+        return Decoded(numbers * SECOND_US, codes)
+
+    return decode
+
+
+def _varint_forms(tag: bytes) -> dict[int, tuple[int, int, tuple[tuple[int, int], ...]]]:
+    """By length of a whole item taken as one little-endian number: mask, pattern and places of its digits.
+
+    Masked, the number must be the pattern: the tag, and the high bit in every byte but the last.
+    """
+    forms = {}
+    for digits in range(1, VARINT_BYTES_MAX):
+        mask, pattern = 0xFF, tag[0]
+        for place in range(1, digits + 1):
+            mask |= 0x80 << 8 * place
+            pattern |= (0x80 if place < digits else 0) << 8 * place
+        places = tuple((8 + place, 0x7F << 7 * place) for place in range(digits))
+        forms[1 + digits] = (mask, pattern, places)
+    return forms
+
+
+def _short_varints(items: Items, forms: Mapping[int, tuple[int, int, tuple[tuple[int, int], ...]]]) -> list[int] | None:
+    """The integers of items that are each a tag and one varint of up to nine bytes; None where one is not."""
+    listed = []
+    for item in items:
+        form = forms.get(len(item)) if item else None
+        if form is None:
+            return None
+        mask, pattern, places = form
+        whole = int.from_bytes(item, "little")  # type: ignore[arg-type]  # not None, or there would be no form
+        if whole & mask != pattern:
+            return None
+        number = 0
+        for shift, keep in places:
+            number |= whole >> shift & keep
+        listed.append(number)
+    return listed
+
+
+def _varints(items: Items, tag: bytes) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None] | None:
+    """The integers of items that are each a tag and one varint, absent or null; None where one is anything else."""
+    codes = None
+    try:
+        lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items))  # type: ignore[arg-type]  # see except
+    except TypeError:
+        lengths = np.array([0 if item is None else len(item) for item in items], dtype=np.int64)
+    width = int(lengths.max())
+    if width < 2 or width > 1 + VARINT_BYTES_MAX:
+        return None
+    if not lengths.all():
+        codes = np.array([0 if item else _MISSING if item is None else _NULL for item in items], dtype=np.uint8)
+        items = [item or tag + b"\0" for item in items]
+        lengths[lengths == 0] = 2
+    if int(lengths.min()) < 2:
+        return None
+    matrix = np.array(items, dtype=f"S{width}").view(np.uint8).reshape(len(items), width)
+    if not (matrix[:, 0] == tag[0]).all():
+        return None
+    numbers = _varint_at(matrix, 1, lengths)
+    return None if numbers is None else (numbers, codes)
+
+
+def _varint_at(matrix: NDArray[np.uint8], start: int, stops: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Varints (rows,) that begin at column `start` and end before column `stops`; None where one does not end so."""
+    digits = matrix[:, start : start + VARINT_BYTES_MAX]
+    columns = np.arange(start, start + digits.shape[1])
+    # Of the bytes before a number's last one each has the high bit set, and its last one has not.
+    goes_on = columns < (stops[:, np.newaxis] - 1)
+    inside = columns < stops[:, np.newaxis]
+    if not np.array_equal((digits >= 0x80) & inside, goes_on & inside):
+        return None
+    if digits.shape[1] == VARINT_BYTES_MAX and (digits[:, -1] > 1)[inside[:, -1]].any():
+        return None  # more than 64 bits
+    sevens = ((digits & 0x7F) * inside).astype(np.uint64)
+    numbers: NDArray[np.uint64] = sevens @ _WEIGHTS[: digits.shape[1]]
+    return numbers.view(np.int64)
+
+
+def _event_times_vectorised(items: Items) -> NDArray[np.int64] | None:
+    """As `event_times_of` where all seconds have one width, which those of 1978 to 3058 have; None otherwise."""
+    filled = [item or b"" for item in items]
+    lengths = np.fromiter(map(len, filled), dtype=np.int64, count=len(filled))
+    width = int(lengths.max())
+    if not 2 <= width <= 2 * (1 + VARINT_BYTES_MAX):
+        return None
+    matrix = np.array(filled, dtype=f"S{width}").view(np.uint8).reshape(len(filled), width)
+    known = np.flatnonzero(lengths)
+    matrix, ends = matrix[known], lengths[known]
+    seconds_end = 2 + int((matrix[0, 1:] >= 0x80).argmin())
+    if not (matrix[:, 0] == 0x08).all() or int(ends.min()) < seconds_end:
+        return None
+    seconds = _varint_at(matrix[:, :seconds_end], 1, np.full(len(known), seconds_end))
+    if seconds is None or int(abs(seconds).max()) > TIME_S_MAX:
+        return None
+    times = np.full(len(filled), NO_EVENT_TIME, dtype=np.int64)
+    times[known] = seconds * SECOND_US
+    times[[index for index, item in enumerate(items) if item == b""]] = 0
+    finer = np.flatnonzero(ends > seconds_end)
+    if len(finer):
+        nanos = _varint_at(matrix[finer], seconds_end + 1, ends[finer])
+        if nanos is None or not (matrix[finer, seconds_end] == 0x10).all():
+            return None
+        times[known[finer]] += nanos // NANOS_PER_MICRO
+    return times
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _text_decoder(tag: bytes, careful: BlockDecoder) -> BlockDecoder:
+    def decode(items: Items) -> Decoded:
+        values = np.empty(len(items), dtype=object)
+        for index, item in enumerate(items):
+            text = _short_text(item) if item and len(item) < _SHORT_TEXT_BYTES and item[0] == tag[0] else None
+            if text is None:
+                return careful(items)
+            values[index] = text
+        return Decoded(values)
+
+    return decode
+
+
+@lru_cache(maxsize=8_192)
+def _short_text(item: bytes) -> str | None:
+    """The text of an item whose length is one byte; None where it is not. Categories come again and again."""
+    if len(item) < 2 or item[1] != len(item) - 2:
+        return None
+    try:
+        return item[2:].decode()
+    except UnicodeDecodeError:
+        return None
+
+
+# --- one by one ------------------------------------------------------------------------------------------------------
+
+
+def _decode_each(items: Items, dtype: Dtype, tag: bytes, read: Reader) -> Decoded:
+    zero = TABLE[dtype].zero
+    start = len(tag)
+    values: list[Any] = []
+    unusual: list[tuple[int, int]] = []
+    reasons = []
+    for index, item in enumerate(items):
+        value = None
+        if not item:
+            unusual.append((index, _MISSING if item is None else _NULL))
+        elif not item.startswith(tag):
+            unusual.append((index, _INVALID))
+            reasons.append((index, f"is declared `{dtype}` (tag {tag.hex()}) but is stored as {item[:12].hex()}…"))
+        else:
+            try:
+                value = read(item, start)
+                if value is None:
+                    unusual.append((index, _NULL))
+            except Malformed as error:
+                unusual.append((index, _INVALID))
+                reasons.append((index, str(error)))
+        values.append(zero if value is None else value)
+    if not unusual:
+        return Decoded(array_of(dtype, values))
+    codes = np.zeros(len(values), dtype=np.uint8)
+    for index, code in unusual:
+        codes[index] = code
+    return Decoded(array_of(dtype, values), codes, tuple(reasons))

@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class Status(StrEnum):
     """Why a served value is what it is. Offline, `missing` and `stale` are both NULL."""
@@ -12,6 +15,20 @@ class Status(StrEnum):
     STALE = "stale"
     DEFAULT = "default"
     OVERRIDE = "override"
+    INVALID = "invalid"
+    """The store holds bytes that are not a value of the declared dtype; served as its policy for missing says."""
+
+
+STATUS_CODES: tuple[Status, ...] = tuple(Status)
+"""Arrays of statuses hold indexes into this. Statuses are only ever added at the end: logs hold their names."""
+STATUS_CODE: dict[Status, int] = {status: code for code, status in enumerate(STATUS_CODES)}
+NO_EVENT_TIME = -1
+"""Stands in an array of event times where there is no row of the view."""
+
+_MISSING = STATUS_CODE[Status.MISSING]
+_STALE = STATUS_CODE[Status.STALE]
+_OK = STATUS_CODE[Status.OK]
+assert _OK == 0, "an array of zeros says that everything is ok"
 
 
 def is_visible(*, event_time: int, created_time: int, as_of: int) -> bool:
@@ -32,17 +49,30 @@ def is_stale(*, event_time: int, as_of: int, ttl_us: int) -> bool:
     return 0 < ttl_us < as_of - event_time
 
 
-def status_of(*, stored: bool, null: bool, event_time: int | None, as_of: int, ttl_us: int) -> Status:
-    """Status of what the online store holds for one feature of one entity.
+def row_statuses(
+    event_times: NDArray[np.int64], as_of: int | NDArray[np.int64], ttl_us: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """What age makes of each view's row: `missing`, `stale` or `ok`, as codes (views, rows).
 
-    `stored` is False where the entity or the field does not exist; `event_time` is None where the view was
-    never written for the entity. A row of the future (event_time > as_of) is not visible, so it is `missing`.
+    `event_times` is (views, rows) with NO_EVENT_TIME where the view was never written for the entity; `as_of` one
+    moment, or one per row (rows,); `ttl_us` one per view (views,). A row of the future (event_time > as_of) is not
+    visible, so it is `missing`.
     """
-    if not stored or event_time is None or event_time > as_of:
-        return Status.MISSING
-    if is_stale(event_time=event_time, as_of=as_of, ttl_us=ttl_us):
-        return Status.STALE
-    return Status.NULL if null else Status.OK
+    statuses = np.zeros(event_times.shape, dtype=np.uint8)
+    ttl = ttl_us[:, np.newaxis]
+    statuses[(ttl > 0) & (as_of - event_times > ttl)] = _STALE
+    statuses[(event_times == NO_EVENT_TIME) | (event_times > as_of)] = _MISSING
+    return statuses
+
+
+def value_statuses(stored: NDArray[np.uint8], row: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Statuses of values, from what the store holds of each and from their rows' own statuses; all of one shape.
+
+    `stored` has the codes of `ok`, `null`, `missing` (no such field) and `invalid`. A row that is missing or cannot
+    be read (`invalid`) says so for all its values; a missing field is `missing`; of what is left a stale row is
+    `stale`, whatever it holds.
+    """
+    return np.where((row == _OK) | ((row == _STALE) & (stored == _MISSING)), stored, row)
 
 
 def available_at(*, event_time: int, created_time: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.dtypes import Column
-from skewless.features.contract import FeatureContract, column_name
+from skewless.features.contract import FeatureContract
 from skewless.features.frame import NO_EVENT_TIME, FeatureFrame
 
 
@@ -76,7 +76,7 @@ def compare(contract: FeatureContract, prediction_ids: Sequence[str], served: Sc
         features |= mask
     tensors = _rows_differ(served.tensor, offline.tensor)
     outputs = _rows_differ(served.output, offline.output)
-    views = _view_of_column(contract)
+    views = contract.view_of_column
     differences = tuple(
         _difference(row, prediction_ids[row], differing_columns, views, served, offline, bool(tensors[row]))
         for row in np.flatnonzero(features | tensors | outputs).tolist()
@@ -89,10 +89,6 @@ def compare(contract: FeatureContract, prediction_ids: Sequence[str], served: Sc
         outputs_equal=rows - int(outputs.sum()),
         differences=differences,
     )
-
-
-def _view_of_column(contract: FeatureContract) -> dict[str, str]:
-    return {column_name(view.view, feature.name): view.view for view in contract.views for feature in view.features}
 
 
 def _difference(

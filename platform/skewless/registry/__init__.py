@@ -1,1 +1,1 @@
-"""The registry database: bundles, endpoints, routes and the audit trail, through SQLAlchemy and Alembic."""
+"""The registry database: bundles, endpoints, routes, registry snapshots and the audit trail."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skewless.bundles.artifact_store import ArtifactStore
+from skewless.bundles.bundle import LoadSteps
 from skewless.bundles.model_repository import deploy
 from skewless.canonical_json import Digest
 from skewless.registry.records import EndpointRecord
@@ -23,6 +24,7 @@ class Deployment:
     registry: Registry
     artifacts: ArtifactStore
     models: Path
+    steps: LoadSteps | None = None
 
     def create_endpoint(self, name: str, *, bundle: str, description: str, actor: str, reason: str) -> EndpointRecord:
         """A new endpoint that serves `bundle`, a digest or a unique prefix of one."""
@@ -46,5 +48,5 @@ class Deployment:
 
     def _deployed(self, digest: Digest) -> Digest:
         # Deploying verifies the bundle's files and golden vectors first.
-        deploy(self.artifacts.open(digest), digest, self.models)
+        deploy(self.artifacts.open(digest), digest, self.models, steps=self.steps)
         return digest

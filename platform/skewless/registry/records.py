@@ -66,7 +66,8 @@ class EndpointRecord:
 class AuditEvent:
     """One change of the registry: who did what to which subject, when and why.
 
-    `subject` is `endpoint/<name>` or `bundle/<digest>`. Events are numbered; later ones have larger numbers.
+    `subject` is `endpoint/<name>`, `bundle/<digest>` or `features/<project>`. Events are numbered; later ones have
+    larger numbers.
     """
 
     number: int

@@ -2,22 +2,18 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Engine, Select, select
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, joinedload
-from sqlalchemy.orm.exc import StaleDataError
 
 from skewless.canonical_json import Digest
 from skewless.errors import Conflict, InvalidDefinition, InvalidRequest, NotFound
-from skewless.registry.database import WRITES, unavailable
 from skewless.registry.records import AuditEvent, BundleRecord, EndpointRecord
 from skewless.registry.rows import audit_event, bundle_record, bundle_row, endpoint_record
 from skewless.registry.tables import AuditEventRow, BundleRow, EndpointRow, RouteRow
+from skewless.registry.transactions import Transactions, write_audit_event
 from skewless.rollout.history import LiveChange, RouteAction, rollback_target
 from skewless.rollout.routes import RoutingTable, check_endpoint_name
 from skewless.timestamps import Micros
@@ -25,7 +21,6 @@ from skewless.timestamps import Micros
 DIGEST_PREFIX_MIN = 8
 """Hexadecimal digits by which a bundle may be called: fewer would soon be ambiguous."""
 BUNDLE_NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-ACTOR_CHARACTERS_MAX = 200
 _LISTED_MAX = 10
 _SHORT = 12
 _LIVE = "live"
@@ -44,8 +39,7 @@ class Registry:
     """
 
     def __init__(self, engine: Engine, *, clock: Callable[[], Micros] = system_clock) -> None:
-        self._engine = engine
-        self._writing_engine = engine.execution_options(**{WRITES: True})
+        self._transactions = Transactions(engine, conflict_hint=_CHANGED_MEANWHILE)
         self._clock = clock
 
     def register_bundle(self, record: BundleRecord, *, actor: str = "unknown", reason: str = "") -> None:
@@ -59,7 +53,7 @@ class Registry:
                 f"{record.name!r} cannot name a bundle. Allowed: 1 to 100 letters, digits, `.`, `_` and `-`, "
                 "first a letter or digit"
             )
-        with self._write() as session:
+        with self._transactions.write() as session:
             known = session.get(BundleRow, record.digest)
             if known is not None:
                 _refuse_other_content(bundle_record(known), record)
@@ -78,7 +72,7 @@ class Registry:
                 allowed=f"the first {DIGEST_PREFIX_MIN} to 64 lower-case hexadecimal digits of a digest",
                 hint="`skewless bundle list` shows digests",
             )
-        with self._read() as session:
+        with self._transactions.read() as session:
             found = session.scalars(_bundles_from(digest_prefix).limit(_LISTED_MAX)).all()
             if not found:
                 newest = session.scalars(_newest_bundles().limit(_LISTED_MAX)).all()
@@ -95,7 +89,7 @@ class Registry:
     def bundles(self, name: str | None = None) -> tuple[BundleRecord, ...]:
         """Every bundle, or every one of that name, newest first."""
         wanted = _newest_bundles() if name is None else _newest_bundles().where(BundleRow.name == name)
-        with self._read() as session:
+        with self._transactions.read() as session:
             return tuple(bundle_record(row) for row in session.scalars(wanted))
 
     def create_endpoint(
@@ -104,7 +98,7 @@ class Registry:
         """A new endpoint with a live bundle. Raises InvalidDefinition for a bad name, Conflict where the name
         is taken, NotFound where the bundle is not registered."""
         check_endpoint_name(name)
-        with self._write() as session:
+        with self._transactions.write() as session:
             if session.get(EndpointRow, name) is not None:
                 raise Conflict(
                     f"endpoint `{name}` exists already",
@@ -133,7 +127,7 @@ class Registry:
         With `expected_version` it refuses with Conflict when the endpoint changed since that version was read.
         Raises NotFound for an unknown endpoint or bundle.
         """
-        with self._write() as session:
+        with self._transactions.write() as session:
             row = _endpoint_row(session, endpoint)
             _refuse_other_version(row, expected_version)
             _registered(session, bundle)
@@ -147,7 +141,7 @@ class Registry:
         Raises NotFound for an unknown endpoint, Conflict where there is nothing to go back to or the endpoint
         changed since `expected_version`.
         """
-        with self._write() as session:
+        with self._transactions.write() as session:
             row = _endpoint_row(session, endpoint)
             _refuse_other_version(row, expected_version)
             bundle = _rollback_target(session, endpoint)
@@ -155,18 +149,18 @@ class Registry:
 
     def rollback_target(self, endpoint: str) -> Digest:
         """The bundle that `rollback` would make live. Raises as `rollback` does."""
-        with self._read() as session:
+        with self._transactions.read() as session:
             _endpoint_row(session, endpoint)
             return _rollback_target(session, endpoint)
 
     def endpoints(self) -> tuple[EndpointRecord, ...]:
         """Every endpoint, by name."""
-        with self._read() as session:
+        with self._transactions.read() as session:
             return tuple(endpoint_record(row) for row in session.scalars(_endpoints_with_routes()).unique())
 
     def endpoint(self, name: str) -> EndpointRecord:
         """One endpoint. Raises NotFound, which lists the endpoints that exist."""
-        with self._read() as session:
+        with self._transactions.read() as session:
             return endpoint_record(_endpoint_row(session, name))
 
     def routes(self) -> RoutingTable:
@@ -178,12 +172,12 @@ class Registry:
         wanted = select(AuditEventRow).order_by(AuditEventRow.number)
         if endpoint is not None:
             wanted = wanted.where(AuditEventRow.subject == f"endpoint/{endpoint}")
-        with self._read() as session:
+        with self._transactions.read() as session:
             return tuple(audit_event(row) for row in session.scalars(wanted))
 
     def close(self) -> None:
         """Close the engine's pooled connections."""
-        self._engine.dispose()
+        self._transactions.close()
 
     def _change_live(
         self, session: Session, row: EndpointRow, bundle: Digest, *, action: RouteAction, actor: str, reason: str
@@ -206,38 +200,7 @@ class Registry:
     def _audit(
         self, session: Session, subject: str, action: str, *, actor: str, reason: str, detail: Mapping[str, Any]
     ) -> None:
-        if not 1 <= len(actor) <= ACTOR_CHARACTERS_MAX:
-            raise InvalidRequest(
-                f"the actor has {len(actor)} characters",
-                path="actor",
-                allowed=f"1 to {ACTOR_CHARACTERS_MAX} characters: who makes the change",
-            )
-        session.add(
-            AuditEventRow(
-                time=self._clock(), actor=actor, action=str(action), subject=subject, reason=reason,
-                detail=dict(detail),
-            )
-        )  # fmt: skip
-        session.flush()
-
-    @contextmanager
-    def _read(self) -> Iterator[Session]:
-        with self._translated(), Session(self._engine) as session:
-            yield session
-
-    @contextmanager
-    def _write(self) -> Iterator[Session]:
-        with self._translated(), Session(self._writing_engine) as session, session.begin():
-            yield session
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (StaleDataError, IntegrityError) as error:
-            raise Conflict("another writer changed the registry at the same moment", hint=_CHANGED_MEANWHILE) from error
-        except (DBAPIError, PoolTimeoutError) as error:
-            raise unavailable(self._engine.url, error) from error
+        write_audit_event(session, subject, action, time=self._clock(), actor=actor, reason=reason, detail=detail)
 
 
 def _bundles_from(prefix: str) -> Select[BundleRow]:

@@ -91,3 +91,21 @@ class AuditEventRow(Base):
     subject: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
     detail: Mapped[dict[str, Any]] = mapped_column(_Json)
+
+
+class FeatureSnapshotRow(Base):
+    """The newest compiled feature registry of one project; older ones are only in the audit trail, by digest."""
+
+    __tablename__ = "feature_snapshots"
+    __table_args__ = (CheckConstraint("length(digest) = 64", name="digest_length"),)
+
+    project: Mapped[str] = mapped_column(String(255), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[str] = mapped_column(_Digest)
+    source: Mapped[str] = mapped_column(_Digest)
+    compiled_at: Mapped[int] = mapped_column(BigInteger)
+    checked_at: Mapped[int] = mapped_column(BigInteger)
+    document: Mapped[dict[str, Any]] = mapped_column(_Json, deferred=True)
+
+    # The version counts changes of the document alone; when it was last checked is no change.
+    __mapper_args__ = {"version_id_col": version, "version_id_generator": False}  # noqa: RUF012  # SQLAlchemy's form

@@ -1,8 +1,6 @@
 """One prediction request from checked columns to its answer, without any transport.
 
-columns  → reads     ReadPlan.prepare: the distinct entity hashes
-reads    → answers   one pipeline to the online store
-answers  → frame     ReadPlan decode at `as_of`: columns, statuses, event times
+columns  → frame     the stored features at `as_of`: columns, statuses, event times
 frame    → tensor    the fitted transform, float32 (rows, features)
 tensor   → outputs   one call to the model backend
 outputs  → labels    post-processing
@@ -13,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from skewless.column_table import beside
 from skewless.limits import MODEL_TIMEOUT_S, ONLINE_STORE_TIMEOUT_S
 from skewless.serving.deadline import Deadline
-from skewless.serving.ports import ModelBackend, OnlineStore, PredictionLog
+from skewless.serving.ports import FeatureReader, ModelBackend, PredictionLog
 from skewless.serving.receipt import receipt
 from skewless.serving.records import LIVE_ROLE, NORMAL_RUNG, AnsweredBatch
 from skewless.serving.request import PredictRequest
@@ -41,14 +40,14 @@ class DataPlane:
 
     def __init__(
         self,
-        store: OnlineStore,
+        features: FeatureReader,
         backend: ModelBackend,
         log: PredictionLog,
         *,
         now: Callable[[], Micros],
         new_id: Callable[[], str],
     ) -> None:
-        self._store = store
+        self._features = features
         self._backend = backend
         self._log = log
         self._now = now
@@ -64,15 +63,12 @@ class DataPlane:
         """
         options = request.options
         as_of = self._now() if options.as_of is None else options.as_of
-        prepared = served.plan.prepare(request.columns, request.rows)
         deadline.lap("validate")
-        answers: list[list[bytes | None]] = []
-        if prepared.reads:
-            allowed_s = deadline.allowance_s(ONLINE_STORE, at_most_s=ONLINE_STORE_TIMEOUT_S)
-            answers = await self._store.read(prepared.reads, timeout_s=allowed_s)
-        frame = prepared.decode(answers, as_of)
+        allowed_s = deadline.allowance_s(ONLINE_STORE, at_most_s=ONLINE_STORE_TIMEOUT_S)
+        frame = await self._features.read(served.plan, request.columns, request.rows, as_of, timeout_s=allowed_s)
+        frame = served.on_demand.extend(frame, request.columns)
         deadline.lap("features")
-        tensor = served.transform.apply({**request.columns, **frame.columns}, request.rows)
+        tensor = served.transform.apply(beside(request.columns, frame.columns, request.rows), request.rows)
         deadline.lap("transform")
         allowed_s = deadline.allowance_s(MODEL_BACKEND, at_most_s=MODEL_TIMEOUT_S)
         outputs = await self._backend.infer(served.model, served.signature, tensor, timeout_s=allowed_s)

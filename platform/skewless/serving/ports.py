@@ -1,31 +1,30 @@
 """What the data plane needs from the outside. Adapters implement these; the core knows nothing else of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.features.redis_layout import HashRead
+from skewless.dtypes import Column
+from skewless.features.frame import FeatureFrame
+from skewless.features.plan import ReadPlan
 from skewless.serving.records import AnsweredBatch, Outcome
 
 
-class OnlineStore(Protocol):
-    """Reads hashes. One call is one round trip."""
+class FeatureReader(Protocol):
+    """Reads the stored features of a request, together with those of others that ask at the same moment."""
 
-    async def read(self, reads: Sequence[HashRead], *, timeout_s: float) -> list[list[bytes | None]]:
-        """Values in the order asked, None where key or field does not exist.
+    async def read(
+        self, plan: ReadPlan, keys: Mapping[str, Column], rows: int, as_of: int, *, timeout_s: float
+    ) -> FeatureFrame:
+        """The features of `rows` entities, given as a Column (rows,) per join key, at `as_of` (µs).
 
-        Raises Unavailable when the store does not answer, DeadlineExceeded when it takes longer than `timeout_s`.
+        Raises Rejected where a policy refuses, Unavailable when the store does not answer, DeadlineExceeded when it
+        takes longer than `timeout_s`.
         """
         ...
-
-    async def ping(self) -> None:
-        """Return when the store answers. Raises Unavailable."""
-        ...
-
-    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

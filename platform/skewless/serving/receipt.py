@@ -30,6 +30,7 @@ def receipt(level: ReceiptLevel, batch: AnsweredBatch, served: ServedBundle) -> 
         "timings_ms": {stage: round(taken, 3) for stage, taken in batch.stage_ms.items()},
         "statuses": status_counts(batch),
         "not_ok": _not_ok(batch, served),
+        **_near(batch),
     }
     if level is ReceiptLevel.FULL:
         summary["instances"] = _instances(batch, served)
@@ -57,10 +58,24 @@ def _not_ok(batch: AnsweredBatch, served: ServedBundle) -> list[dict[str, Any]]:
             {
                 "column": column,
                 "statuses": {str(status): count for status, count in zip(STATUS_CODES, counts, strict=True) if count},
+                **_reasons(batch, column),
                 "worst_age_s": _worst_age_s(batch.frame.event_times[served.view_of_column[column]][wrong], batch.as_of),
             }
         )
     return found
+
+
+def _reasons(batch: AnsweredBatch, column: str) -> dict[str, list[str]]:
+    """Why values of a column could not be read, each reason once; nothing where all could."""
+    reasons = dict.fromkeys(fault.reason for fault in batch.frame.faults if fault.column == column)
+    return {"reasons": list(reasons)} if reasons else {}
+
+
+def _near(batch: AnsweredBatch) -> dict[str, dict[str, int]]:
+    """How many rows of which views came from the near cache; nothing where none did."""
+    counts = {view: int(near.sum()) for view, near in batch.frame.near.items()}
+    found = {view: count for view, count in counts.items() if count}
+    return {"near_cache": found} if found else {}
 
 
 def _worst_age_s(event_times: NDArray[np.int64], as_of: int) -> float | None:

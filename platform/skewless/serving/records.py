@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.canonical_json import Digest
-from skewless.dtypes import TABLE, Column, Dtype
+from skewless.dtypes import ELEMENTS, TABLE, Column, Dtype, array_of
 from skewless.errors import InvalidDefinition
 from skewless.features.frame import FeatureFrame
 
@@ -131,7 +131,7 @@ def _batch(plain: dict[str, Any]) -> AnsweredBatch:
     rows = len(plain["prediction_ids"])
     frame = FeatureFrame(
         rows,
-        {name: _column(column, rows) for name, column in plain["columns"].items()},
+        {name: _column(column) for name, column in plain["columns"].items()},
         {name: np.frombuffer(codes, dtype=np.uint8) for name, codes in plain["statuses"].items()},
         {view: np.frombuffer(times, dtype="<i8") for view, times in plain["event_times"].items()},
     )
@@ -144,7 +144,7 @@ def _batch(plain: dict[str, Any]) -> AnsweredBatch:
         as_of=plain["as_of"],
         prediction_ids=plain["prediction_ids"],
         key_names=plain["key_names"],
-        given={name: _column(column, rows) for name, column in plain["given"].items()},
+        given={name: _column(column) for name, column in plain["given"].items()},
         frame=frame,
         tensor=_matrix(plain["tensor"], rows),
         outputs={name: _matrix(data, rows) for name, data in plain["outputs"].items()},
@@ -161,12 +161,12 @@ def _plain_column(column: Column) -> list[Any]:
     return [column.dtype.value, values, column.valid.tobytes()]
 
 
-def _column(plain: list[Any], rows: int) -> Column:
+def _column(plain: list[Any]) -> Column:
     dtype = Dtype(plain[0])
     numpy_dtype = TABLE[dtype].numpy
     if numpy_dtype.hasobject:
-        values: NDArray[np.generic] = np.empty(rows, dtype=numpy_dtype)
-        values[:] = plain[1]
+        listed = [tuple(item) for item in plain[1]] if dtype in ELEMENTS else plain[1]
+        values = array_of(dtype, listed)
     else:
         values = np.frombuffer(plain[1], dtype=numpy_dtype)
     return Column(dtype, values, np.frombuffer(plain[2], dtype=np.bool_))

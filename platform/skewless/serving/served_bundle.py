@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from skewless.bundles.bundle import Bundle
 from skewless.bundles.golden import GoldenVectors, check_same_bits
 from skewless.canonical_json import Digest
 from skewless.errors import BundleRefused, DeadlineExceeded
-from skewless.features.contract import column_name
+from skewless.features.on_demand import OnDemandPlan
 from skewless.features.plan import ReadPlan
 from skewless.limits import MODEL_TIMEOUT_S
 from skewless.serving.instances import InstanceValidator
@@ -35,6 +37,7 @@ class ServedBundle:
     view_of_column: Mapping[str, str]
     """`view__feature` → view, for the age of a value."""
     plan: ReadPlan
+    on_demand: OnDemandPlan
     transform: PreparedTransform
     signature: ModelSignature
     labels: BinaryLabels
@@ -53,22 +56,28 @@ class ServedBundle:
         return [labels.positive if each else labels.negative for each in is_positive], probabilities
 
 
-def prepare_bundle(bundle: Bundle, model: str) -> ServedBundle:
-    """The served form of a verified bundle. Raises BundleRefused where its model is no binary classifier."""
+def prepare_bundle(
+    bundle: Bundle, model: str, hash_sizes: Mapping[tuple[str, ...], int] = MappingProxyType({})
+) -> ServedBundle:
+    """The served form of a verified bundle; `hash_sizes` as for `ReadPlan.compile`.
+
+    Raises BundleRefused where its model is no binary classifier, InvalidDefinition where the function of an on-demand
+    view is away or differs.
+    """
     if (PROBABILITIES, 2) not in bundle.signature.outputs:
         raise BundleRefused(
             f"bundle {bundle.digest[:12]} has outputs {list(bundle.signature.outputs)}, "
             f"a binary classifier needs `{PROBABILITIES}` with 2 columns"
         )
-    views = bundle.contract.views
     return ServedBundle(
         digest=bundle.digest,
         name=bundle.name,
         model=model,
         validator=InstanceValidator.compile(bundle.contract),
         key_names=tuple(key.name for key in bundle.contract.join_keys),
-        view_of_column={column_name(view.view, feature.name): view.view for view in views for feature in view.features},
-        plan=ReadPlan.compile(bundle.contract),
+        view_of_column=bundle.contract.view_of_column,
+        plan=ReadPlan.compile(bundle.contract, hash_sizes),
+        on_demand=OnDemandPlan.compile(bundle.contract, import_module),
         transform=bundle.transform.prepare(),
         signature=bundle.signature,
         labels=bundle.labels,

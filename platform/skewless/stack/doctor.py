@@ -5,19 +5,25 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from skewless.errors import SkewlessError, Unavailable
+from skewless.errors import NotFound, SkewlessError, Unavailable
+from skewless.features import feature_checks
 from skewless.registry.database import engine, revision_status
+from skewless.registry.feast_tables import FeastTables
 from skewless.registry.repository import Registry
+from skewless.registry.snapshots import FeatureSnapshot, FeatureSnapshots
 from skewless.settings import Home, Settings, mask
 from skewless.stack import gateway, triton, valkey
+from skewless.stack.feature_store_file import FeastAddress, feast_address
 from skewless.stack.probes import http_probe, valkey_probe
 from skewless.stack.state import ProcessState, StackState, read_last_state, read_state
 from skewless.stack.supervision import Health, Phase
+from skewless.timestamps import format_timestamp
 
 GLIBC_MIN = (2, 35)
 """What the Triton wheel (manylinux_2_35) is built for; its own libraries are known to run from 2.34 on."""
@@ -30,6 +36,8 @@ class Condition(StrEnum):
     """How a check came out."""
 
     OK = "ok"
+    WARNING = "warning"
+    """Worth knowing; nothing fails of it today."""
     MISSING = "missing"
     UNHEALTHY = "unhealthy"
 
@@ -54,8 +62,11 @@ class Finding:
         return f"{self.condition:<9} {self.check}: {self.seen}{remedy}"
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Every check in order: the machine, what is kept in the home, the running stack."""
+def examine(settings: Settings, registered: Sequence[feature_checks.Finding] | None = None) -> list[Finding]:
+    """Every check in order: the machine, what is kept in the home, the running stack.
+
+    `registered` is what the registration checks found in Feast's registry just now; None asks the registry snapshot.
+    """
     home = settings.folders
     return [
         _python(),
@@ -67,6 +78,7 @@ def examine(settings: Settings) -> list[Finding]:
         _disk(home),
         _database(settings),
         _definitions(settings),
+        *_registrations(settings, registered),
         *_stack(home),
         *_endpoints(settings),
     ]
@@ -143,6 +155,58 @@ def _definitions(settings: Settings) -> Finding:
     if registry.exists():
         return Finding("feature definitions", Condition.OK, f"applied, in {registry}")
     return Finding("feature definitions", Condition.MISSING, "not applied yet", "run `skewless apply`")
+
+
+def _registrations(settings: Settings, asked: Sequence[feature_checks.Finding] | None) -> Iterator[Finding]:
+    """The registry snapshot, and what the registration checks found."""
+    check = "registry snapshot"
+    findings = asked
+    try:
+        address = feast_address(settings)
+    except SkewlessError as error:
+        yield Finding(check, Condition.WARNING, error.message, error.hint)
+        return
+    try:
+        snapshot = _snapshot(settings, address.project)
+        if snapshot is not None:
+            yield _compared(check, snapshot, address)
+            findings = snapshot.findings if asked is None else asked
+    except NotFound:
+        yield Finding(check, Condition.MISSING, "nothing compiled yet", "run `skewless apply`")
+    except SkewlessError as error:
+        yield Finding(check, Condition.UNHEALTHY, error.message, error.hint or "run `skewless features compile`")
+    for each in findings or ():
+        is_error = each.severity is feature_checks.Severity.ERROR
+        condition = Condition.UNHEALTHY if is_error else Condition.WARNING
+        yield Finding(f"definitions {each.code}", condition, each.message, each.hint)
+
+
+def _snapshot(settings: Settings, project: str) -> FeatureSnapshot | None:
+    """The stored snapshot of a project; None where the database is not ready, which is told by its own check."""
+    current, newest = revision_status(settings.registry_url)
+    if current != newest:
+        return None
+    with closing(FeatureSnapshots(engine(settings.registry_url))) as snapshots:
+        return snapshots.newest(project)
+
+
+def _compared(check: str, snapshot: FeatureSnapshot, address: FeastAddress) -> Finding:
+    """Whether a snapshot is of what Feast's registry holds at this moment."""
+    head, refusals = snapshot.head, snapshot.registry.refusals
+    seen = (
+        f"version {head.version} of {format_timestamp(head.compiled_at)}, {len(snapshot.registry.contracts)} feature "
+        f"services, last compared with Feast's registry at {format_timestamp(head.checked_at)}"
+    )
+    if address.sql_url is not None:
+        with closing(FeastTables(address.sql_url)) as feast:
+            if feast.fingerprint(address.project) != head.source:
+                remedy = "run `skewless features compile`, or leave it to the running stack"
+                return Finding(check, Condition.UNHEALTHY, f"{seen}; the definitions have changed since", remedy)
+    if refusals:
+        name, reason = next(iter(sorted(refusals.items())))
+        told = f"{seen}; {len(refusals)} services cannot be read, such as `{name}`: {' '.join(reason.split())}"
+        return Finding(check, Condition.WARNING, told, "`skewless features list` shows all of them")
+    return Finding(check, Condition.OK, seen)
 
 
 def _stack(home: Home) -> Iterator[Finding]:

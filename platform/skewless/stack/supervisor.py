@@ -18,6 +18,7 @@ from skewless.errors import Conflict, SkewlessError, StackFailed, Unavailable
 from skewless.registry.database import upgrade
 from skewless.settings import Home, Settings, StackSettings, describe, load_settings
 from skewless.stack import process as processes
+from skewless.stack.feature_watch import watching
 from skewless.stack.leftovers import end_leftovers
 from skewless.stack.lock import EXIT_CONFLICT, only_supervisor
 from skewless.stack.plan import plan_stack
@@ -210,7 +211,8 @@ def run(settings: Settings, stack: StackSettings, report: Report) -> None:
                 # What a message quotes from a log is then of this run.
                 processes.set_log_aside(spec.log_file)
             supervisor = Supervisor(specs, state, home=home, stack=stack, report=report)
-            asyncio.run(_until_signalled(supervisor))
+            with watching(settings, report):
+                asyncio.run(_until_signalled(supervisor))
         except SkewlessError as error:
             write_state(home, replace(state, phase=Phase.FAILED, failure=str(error)))
             raise

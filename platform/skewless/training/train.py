@@ -20,7 +20,7 @@ from skewless import __version__
 from skewless.bundles.bundle import BundleContent, write_bundle
 from skewless.bundles.golden import GoldenVectors
 from skewless.canonical_json import Digest, digest, digest_bytes
-from skewless.dtypes import Column, to_python
+from skewless.dtypes import Column, Dtype, to_python
 from skewless.errors import InvalidDefinition
 from skewless.features.contract import FeatureContract
 from skewless.features.frame import FeatureFrame
@@ -29,9 +29,8 @@ from skewless.timestamps import format_timestamp
 from skewless.training.definition import ExampleTable, ModelDefinition, Period
 from skewless.training.evaluation import Evaluation, evaluate
 from skewless.training.examples import Examples, select
-
-GOLDEN_ROWS = 64
-"""Rows kept as golden vectors: enough to meet every null pattern of ordinary data, small enough to read."""
+from skewless.transforms import out_of_fold
+from skewless.transforms.golden_rows import choose
 
 Progress = Callable[[str], None]
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -109,15 +108,12 @@ def train(
     progress(f"fitting on all {np.count_nonzero(known):,} rows")
     training_columns = select(columns, known)
     rows = int(np.count_nonzero(known))
-    transform = definition.transform.fit(training_columns, rows)
-    tensor = transform.prepare().apply(training_columns, rows)
+    transform, tensor = out_of_fold(definition.transform, training_columns, rows, _target(examples, known))
     model = learner.fit(tensor, examples.labels[known], progress)
 
     progress("writing the bundle")
-    golden_rows = np.linspace(0, rows - 1, min(GOLDEN_ROWS, rows)).astype(np.int64)
-    golden_columns = select(training_columns, golden_rows)
-    golden_inputs = {name: golden_columns[name] for name, _ in transform.inputs}
-    golden_tensor = transform.prepare().apply(golden_inputs, len(golden_rows))
+    golden = choose(transform, training_columns, rows)
+    golden_tensor = transform.prepare().apply(golden.columns, golden.rows)
     outputs = learner.scorer(model)(golden_tensor)
     content = BundleContent(
         name=definition.name,
@@ -126,7 +122,7 @@ def train(
         model=model.onnx,
         signature=ModelSignature(model.input_name, tensor.shape[1], ((model.output_name, model.output_columns),)),
         labels=definition.labels,
-        golden=GoldenVectors(golden_inputs, golden_tensor, {model.output_name: outputs}),
+        golden=GoldenVectors(golden.columns, golden_tensor, {model.output_name: outputs}, golden.reasons),
         provenance=_provenance(definition, examples, training_columns, known, evaluation, model, learner),
     )
     return Training(write_bundle(content, folder), folder, rows, evaluation)
@@ -148,14 +144,18 @@ def _evaluate_holdout(
     _require_both_classes(examples, held_out, definition.name)
     progress(f"fitting on {np.count_nonzero(fit_rows):,} rows for the hold-out")
     fit_columns, held_columns = select(columns, fit_rows), select(columns, held_out)
-    transform = definition.transform.fit(fit_columns, int(np.count_nonzero(fit_rows)))
-    prepared = transform.prepare()
-    model = learner.fit(
-        prepared.apply(fit_columns, int(np.count_nonzero(fit_rows))), examples.labels[fit_rows], progress
-    )
+    rows = int(np.count_nonzero(fit_rows))
+    transform, tensor = out_of_fold(definition.transform, fit_columns, rows, _target(examples, fit_rows))
+    model = learner.fit(tensor, examples.labels[fit_rows], progress)
     progress(f"evaluating on {np.count_nonzero(held_out):,} held-out rows")
-    outputs = learner.scorer(model)(prepared.apply(held_columns, int(np.count_nonzero(held_out))))
+    outputs = learner.scorer(model)(transform.prepare().apply(held_columns, int(np.count_nonzero(held_out))))
     return evaluate(examples.labels[held_out], positive_probability(outputs))
+
+
+def _target(examples: Examples, rows: NDArray[np.bool_]) -> Column:
+    """What target encodings learn from: the labels of some rows."""
+    labels = examples.labels[rows]
+    return Column(Dtype.BOOL, labels, np.ones(len(labels), dtype=np.bool_))
 
 
 def positive_probability(outputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,7 +4,17 @@ from typing import ClassVar
 
 from skewless.dtypes import NUMERIC, Dtype
 from skewless.errors import InvalidDefinition
-from skewless.transforms import checks, number_operations, text_operations, time_operations
+from skewless.transforms import (
+    arithmetic_operations,
+    cast_operations,
+    category_operations,
+    checks,
+    number_operations,
+    statistic_operations,
+    step_operations,
+    text_operations,
+    time_operations,
+)
 from skewless.transforms.operation import Kind, Operation, Settings
 
 
@@ -35,8 +45,13 @@ CATALOGUE: dict[str, Operation] = {
     for operation in (
         COLUMN,
         *number_operations.OPERATIONS,
+        *arithmetic_operations.OPERATIONS,
+        *statistic_operations.OPERATIONS,
+        *cast_operations.OPERATIONS,
         *text_operations.OPERATIONS,
+        *category_operations.OPERATIONS,
         *time_operations.OPERATIONS,
+        *step_operations.OPERATIONS,
     )
 }
 

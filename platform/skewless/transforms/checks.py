@@ -4,7 +4,9 @@ A check returns the value in its one stored form and raises ValueError with what
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -52,26 +54,57 @@ def positive(value: object) -> float:
     return number
 
 
-def count_up_to(most: int) -> Check:
+@dataclass(frozen=True, slots=True)
+class CountUpTo:
     """A check for a whole number from 1 to `most`."""
 
-    def check(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise ValueError(f"must be a whole number from 1 to {most:,}, got {value!r}")
+    most: int
+
+    def __call__(self, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= self.most:
+            raise ValueError(f"must be a whole number from 1 to {self.most:,}, got {value!r}")
         return value
 
-    return check
 
-
-def optional(check: Check) -> Check:
+@dataclass(frozen=True, slots=True)
+class Optional:
     """The same check, for a value that may be None as well."""
-    return lambda value: None if value is None else check(value)
+
+    check: Check
+
+    def __call__(self, value: object) -> Any:
+        return None if value is None else self.check(value)
+
+
+def count_from_zero(value: object) -> int:
+    """A whole number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"must be a whole number, 0 or more, got {value!r}")
+    return value
+
+
+def share(value: object) -> float:
+    """A number from 0 to 1."""
+    number = finite(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"must be from 0 to 1, got {value!r}")
+    return number
+
+
+def not_negative(value: object) -> float:
+    """A finite number, 0 or more."""
+    number = finite(value)
+    if number < 0.0:
+        raise ValueError(f"must be 0 or more, got {value!r}")
+    return number
 
 
 def text(value: object) -> str:
-    """Any string."""
+    """Any string that has a UTF-8 form, as half of a surrogate pair has not: what is stored is text."""
     if not isinstance(value, str):
         raise ValueError(f"must be a string, got {value!r}")  # noqa: TRY004
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"must be text that can be stored as UTF-8, got {value!r} with half of a surrogate pair")
     return value
 
 
@@ -80,6 +113,25 @@ def name(value: object) -> str:
     if not text(value):
         raise ValueError("must not be empty")
     return str(value)
+
+
+def sha256(value: object) -> str:
+    """A SHA-256 as 64 lower-case hexadecimal digits."""
+    if not isinstance(value, str) or re.fullmatch("[0-9a-f]{64}", value) is None:
+        raise ValueError(f"must be a SHA-256 as 64 lower-case hexadecimal digits, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A check for one of some words."""
+
+    allowed: tuple[str, ...]
+
+    def __call__(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.allowed:
+            raise ValueError(f"must be one of {', '.join(self.allowed)}, got {value!r}")
+        return str(value)  # a member of an enum becomes the plain string that is stored
 
 
 def flag(value: object) -> bool:
@@ -110,6 +162,71 @@ def vocabulary(value: object) -> list[str]:
     if len(words) > VOCABULARY_MAX or len(set(words)) != len(words):
         raise ValueError(f"must be up to {VOCABULARY_MAX:,} strings that differ from one another")
     return words
+
+
+def numbers(value: object) -> list[float]:
+    """Finite numbers; may be none."""
+    return [finite(item) for item in _items(value)]
+
+
+def names(value: object) -> list[str]:
+    """One or more distinct strings, none empty; up to `OUTPUTS_MAX`."""
+    found = [name(item) for item in _items(value)]
+    if not 1 <= len(found) <= OUTPUTS_MAX or len(set(found)) != len(found):
+        raise ValueError(f"must be 1 to {OUTPUTS_MAX:,} names that differ from one another, got {value!r}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A check for 1 to `most` items that each pass `check`."""
+
+    check: Check
+    most: int
+
+    def __call__(self, value: object) -> list[Any]:
+        items = [self.check(item) for item in _items(value)]
+        if not 1 <= len(items) <= self.most:
+            raise ValueError(f"must have 1 to {self.most:,} items, got {len(items):,}")
+        return items
+
+
+@dataclass(frozen=True, slots=True)
+class FixedList:
+    """A check for a list with one item for each name, each of which passes its own check."""
+
+    items: tuple[tuple[str, Check], ...]
+
+    def __call__(self, value: object) -> list[Any]:
+        found = _items(value)
+        if len(found) != len(self.items):
+            raise ValueError(f"must be [{', '.join(name for name, _ in self.items)}], got {value!r}")
+        return [check(item) for (_, check), item in zip(self.items, found, strict=True)]
+
+
+def count_up_to(most: int) -> Check:
+    """A check for a whole number from 1 to `most`."""
+    return CountUpTo(most)
+
+
+def optional(check: Check) -> Check:
+    """The same check, for a value that may be None as well."""
+    return Optional(check)
+
+
+def one_of(*allowed: str) -> Check:
+    """A check for one of some words."""
+    return OneOf(allowed)
+
+
+def list_of(check: Check, *, most: int) -> Check:
+    """A check for 1 to `most` items that each pass `check`."""
+    return ListOf(check, most)
+
+
+def fixed_list(**items: Check) -> Check:
+    """A check for a list with one item for each name, each of which passes its own check."""
+    return FixedList(tuple(items.items()))
 
 
 def seconds(value: object) -> list[int]:

@@ -7,27 +7,31 @@
 
 An expression is immutable and computes nothing. It is checked where it is written: a wrong operand or setting
 raises InvalidDefinition with the expression and the file and line that wrote it. What each method means (its
-nulls, NaN and unseen values) is stated at its operation in the families' modules.
+nulls, NaN and unseen values) is stated at its operation in the families' modules. Selecting and renaming are the
+transform's outputs themselves: `{"new_name": column("old_name", …)}`.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
+from itertools import combinations_with_replacement
+from math import comb
 from typing import Any
 
-from skewless.dtypes import Dtype
+from skewless.dtypes import NUMERIC, Dtype
 from skewless.errors import InvalidDefinition
+from skewless.transforms import arithmetic_operations as arithmetic
+from skewless.transforms import cast_operations as casts
+from skewless.transforms import category_operations as categorical
 from skewless.transforms import number_operations as number
+from skewless.transforms import statistic_operations as statistic
 from skewless.transforms import text_operations as words
 from skewless.transforms import time_operations as times
 from skewless.transforms.catalogue import COLUMN
-from skewless.transforms.operation import Kind, OperandFacts, Operation, Settings
+from skewless.transforms.checks import OUTPUTS_MAX
+from skewless.transforms.declaration import check_operands, check_settings, expression_text, source_location
+from skewless.transforms.nulls import can_be_null
+from skewless.transforms.operation import Kind, Operation, Settings
 from skewless.transforms.timezones import load_zone
-
-_PACKAGE = str(Path(__file__).parent)
-_TEXT_MAX = 160
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -52,7 +56,7 @@ class Expression:
     def __bool__(self) -> bool:
         raise InvalidDefinition(
             f"`{self.text}` at {source_location()} is used as a truth value, but it stands for a whole column",
-            hint="use where(condition, a, b); multiply conditions for `and`, and write `a < b` apart from `b < c`",
+            hint="use where(condition, a, b); join conditions by `&` and `|` in parentheses, turn one round with `~`",
         )
 
     __hash__ = object.__hash__
@@ -71,8 +75,9 @@ class Expression:
         return _build(number.IMPUTE_MEDIAN, self)
 
     def impute_most_frequent(self) -> "Expression":
-        """The most frequent string of the training rows where null."""
-        return _build(words.IMPUTE_MOST_FREQUENT, self)
+        """The most frequent value of the training rows where null; of numbers alike in that, the smallest."""
+        text = self.kind is Kind.STRING
+        return _build(words.IMPUTE_MOST_FREQUENT if text else statistic.IMPUTE_MOST_FREQUENT_NUMBER, self)
 
     def is_null(self) -> "Expression":
         """1 where null, else 0; itself never null."""
@@ -94,6 +99,54 @@ class Expression:
     def min_max(self) -> "Expression":
         """0 at the training minimum, 1 at the training maximum, beyond them where a value is."""
         return _build(number.MIN_MAX, self)
+
+    def robust(self) -> "Expression":
+        """Distance from the training median in training interquartile ranges (0 counts as 1)."""
+        return _build(statistic.ROBUST, self)
+
+    def clip_quantiles(self, low_share: float = 0.01, high_share: float = 0.99) -> "Expression":
+        """`clip` with bounds learned so that these shares of the training values lie at or below them."""
+        return _build(statistic.CLIP_QUANTILES, self, low_share=low_share, high_share=high_share)
+
+    def abs(self) -> "Expression":
+        """The absolute value."""
+        return _build(arithmetic.ABSOLUTE, self)
+
+    def floor(self) -> "Expression":
+        """The largest whole number that is not above."""
+        return _build(arithmetic.FLOOR, self)
+
+    def ceil(self) -> "Expression":
+        """The smallest whole number that is not below."""
+        return _build(arithmetic.CEILING, self)
+
+    def round(self) -> "Expression":
+        """The nearest whole number; of two equally near the even one."""
+        return _build(arithmetic.ROUND, self)
+
+    def sqrt(self) -> "Expression":
+        """The square root; NaN below 0."""
+        return _build(arithmetic.SQUARE_ROOT, self)
+
+    def power(self, exponent: float) -> "Expression":
+        """The value to this power; NaN for a negative value and a fractional exponent."""
+        return _build(arithmetic.POWER, self, exponent=exponent)
+
+    def exp(self) -> "Expression":
+        """e to the value."""
+        return _build(arithmetic.EXPONENTIAL, self)
+
+    def log(self) -> "Expression":
+        """Natural logarithm: -infinity at 0, NaN below."""
+        return _build(arithmetic.LOGARITHM, self)
+
+    def minimum(self, other: "Expression | float") -> "Expression":
+        """The smaller of both; null where either is null, NaN where either is NaN."""
+        return _build(arithmetic.MINIMUM, self, other)
+
+    def maximum(self, other: "Expression | float") -> "Expression":
+        """The larger of both; null where either is null, NaN where either is NaN."""
+        return _build(arithmetic.MAXIMUM, self, other)
 
     def log1p(self) -> "Expression":
         """log(1 + value); -infinity at -1 and NaN below: clip or clean first where that occurs."""
@@ -120,16 +173,59 @@ class Expression:
         """Without white space at both ends, as Python's `str.strip`."""
         return _build(words.STRIP, self)
 
+    def upper(self) -> "Expression":
+        """Upper case, as Python's `str.upper`."""
+        return _build(words.UPPER, self)
+
+    def replace(self, old: str, new: str) -> "Expression":
+        """With every occurrence of `old` replaced."""
+        return _build(words.REPLACE, self, old=old, new=new)
+
+    def contains(self, text: str) -> "Expression":
+        """1 where the string contains `text`, else 0."""
+        return _build(words.CONTAINS, self, text=text)
+
+    def starts_with(self, text: str) -> "Expression":
+        """1 where the string begins with `text`, else 0."""
+        return _build(words.STARTS_WITH, self, text=text)
+
+    def ends_with(self, text: str) -> "Expression":
+        """1 where the string ends with `text`, else 0."""
+        return _build(words.ENDS_WITH, self, text=text)
+
+    def is_in(self, items: Sequence[str]) -> "Expression":
+        """1 where the string is one of `items`, else 0."""
+        return _build(categorical.IS_IN, self, items=items)
+
+    def cross(self, *others: "Expression | str") -> "Expression":
+        """This string and others as one category, such as `JFK|AA`; null where any of them is null."""
+        return _build(categorical.CROSS, self, *others, count=1 + len(others))
+
+    def hash_bucket(self, buckets: int, *, seed: int = 0) -> "Expression":
+        """A number from 0 to `buckets` - 1 by hash: a vocabulary without learning, with collisions."""
+        return _build(categorical.HASH_BUCKET, self, buckets=buckets, seed=seed)
+
+    def target_encode(self, *, smoothing: float = 20.0, folds: int = 5) -> "Expression":
+        """The smoothed mean of the training target over rows of the same string; see `TargetEncode`.
+
+        Fitting takes the target. A model trains on the tensor of `out_of_fold`, which keeps from each row's
+        encoding what that row's fold taught.
+        """
+        return _build(categorical.TARGET_ENCODE, self, smoothing=smoothing, folds=folds)
+
     def length(self) -> "Expression":
         """Number of code points."""
         return _build(words.LENGTH, self)
 
-    def one_hot(self, *, top_k: int | None = None, categories: Sequence[str] | None = None) -> "Expression":
+    def one_hot(
+        self, *, top_k: int | None = None, categories: Sequence[str] | None = None, oov: bool = True
+    ) -> "Expression":
         """A 0/1 output per category, `[category]`, then `[oov]` for any other string; all zeros for null.
 
-        Categories are given, or learned as the `top_k` most frequent (ties in order of code points).
+        Categories are given, or learned as the `top_k` most frequent (ties in order of code points). Without
+        `oov` there is no such output, and any other string gives all zeros.
         """
-        return _build(words.ONE_HOT, self, top_k=top_k, categories=categories)
+        return _build(words.ONE_HOT if oov else categorical.ONE_HOT_KNOWN, self, top_k=top_k, categories=categories)
 
     def index(self, *, top_k: int) -> "Expression":
         """Place among the `top_k` most frequent training strings, from 0; -1 for any other, -2 for null."""
@@ -148,6 +244,34 @@ class Expression:
         """0 for Monday to 6 for Sunday."""
         return _build(times.DAY_OF_WEEK, self._local(tz))
 
+    def minute(self, tz: str) -> "Expression":
+        """Minute of the hour, 0 to 59."""
+        return _build(times.MINUTE, self._local(tz))
+
+    def second(self, tz: str) -> "Expression":
+        """Second of the minute, 0 to 59."""
+        return _build(times.SECOND, self._local(tz))
+
+    def day_of_month(self, tz: str) -> "Expression":
+        """1 to 31."""
+        return _build(times.DAY_OF_MONTH, self._local(tz))
+
+    def day_of_year(self, tz: str) -> "Expression":
+        """1 to 366."""
+        return _build(times.DAY_OF_YEAR, self._local(tz))
+
+    def week_of_year(self, tz: str) -> "Expression":
+        """ISO 8601 week, 1 to 53: that of the week's Thursday."""
+        return _build(times.WEEK_OF_YEAR, self._local(tz))
+
+    def quarter(self, tz: str) -> "Expression":
+        """1 to 4."""
+        return _build(times.QUARTER, self._local(tz))
+
+    def is_weekend(self, tz: str) -> "Expression":
+        """1 on Saturday and Sunday, else 0."""
+        return self.day_of_week(tz) >= 5
+
     def month(self, tz: str) -> "Expression":
         """1 to 12."""
         return _build(times.MONTH, self._local(tz))
@@ -155,6 +279,35 @@ class Expression:
     def year(self, tz: str) -> "Expression":
         """The calendar year."""
         return _build(times.YEAR, self._local(tz))
+
+    def epoch_seconds(self) -> "Expression":
+        """Seconds since 1970-01-01T00:00Z."""
+        return _build(casts.EPOCH_SECONDS, self)
+
+    def seconds_since(self, earlier: "Expression") -> "Expression":
+        """Seconds from another moment to this one; below zero where the other is the later one."""
+        return _build(casts.SECONDS_BETWEEN, self, earlier)
+
+    # Casts.
+    def cast(self, dtype: Dtype) -> "Expression":
+        """The value as it would be had it been of that dtype. A value that has no such form becomes null.
+
+        Numbers to integers drop the fraction; to BOOL give 1 where not zero; to FLOAT32 round; to STRING write
+        `3` for 3.0. Strings to numbers read ASCII digits. Timestamps to numbers are seconds since 1970.
+        """
+        if self.kind is Kind.STRING:
+            return self if dtype is Dtype.STRING else _build(casts.TO_NUMBER, self).cast(dtype)
+        if self.kind is Kind.TIMESTAMP:
+            return self if dtype is Dtype.TIMESTAMP else self.epoch_seconds().cast(dtype)
+        if dtype is Dtype.STRING:
+            return _build(casts.TO_TEXT, self)
+        if dtype not in NUMERIC:
+            raise InvalidDefinition(f"`{self.text}` at {source_location()}: a {self.kind} cannot be cast to {dtype}")
+        if dtype in (Dtype.INT32, Dtype.INT64):
+            return _build(casts.TO_INTEGER, self, dtype=dtype)
+        if dtype is Dtype.FLOAT32:
+            return _build(casts.TO_FLOAT32, self)
+        return self != 0.0 if dtype is Dtype.BOOL else self
 
     def _local(self, tz: str) -> "Expression":
         local = _build(times.LOCAL_TIME_OF_ZONE, self, zone=tz)
@@ -189,6 +342,34 @@ class Expression:
     def __rtruediv__(self, other: float) -> "Expression":
         return _build(number.DIVIDE, other, self)
 
+    def __mod__(self, other: "Expression | float") -> "Expression":
+        return _build(arithmetic.MODULO, self, other)
+
+    def __rmod__(self, other: float) -> "Expression":
+        return _build(arithmetic.MODULO, other, self)
+
+    def __floordiv__(self, other: "Expression | float") -> "Expression":
+        return _build(arithmetic.FLOOR_DIVIDE, self, other)
+
+    def __rfloordiv__(self, other: float) -> "Expression":
+        return _build(arithmetic.FLOOR_DIVIDE, other, self)
+
+    def __pow__(self, exponent: float) -> "Expression":
+        return self.power(exponent)
+
+    def __abs__(self) -> "Expression":
+        return self.abs()
+
+    # Conditions: 1 where both, either or not, a value that is not zero counting as true.
+    def __and__(self, other: "Expression | float") -> "Expression":
+        return _build(arithmetic.AND, self, other)
+
+    def __or__(self, other: "Expression | float") -> "Expression":
+        return _build(arithmetic.OR, self, other)
+
+    def __invert__(self) -> "Expression":
+        return _build(arithmetic.NOT, self)
+
     def __neg__(self) -> "Expression":
         return _build(number.MULTIPLY, self, -1.0)
 
@@ -220,8 +401,37 @@ def column(name: str, dtype: Dtype, *, nullable: bool = True) -> Expression:
 
 
 def where(condition: Expression, chosen: Expression | float, otherwise: Expression | float) -> Expression:
-    """`chosen` where the condition is not zero, else `otherwise`; null where the condition is null."""
+    """`chosen` where the condition is not zero, else `otherwise`; null where the condition is null.
+
+    A condition on `is_null()` or on being zero guards its sides: `where(x.is_null(), 0, x)` is never null.
+    """
     return _build(number.WHERE, condition, chosen, otherwise)
+
+
+def polynomial(
+    columns: Mapping[str, Expression], degree: int, *, interactions_only: bool = False
+) -> dict[str, Expression]:
+    """Every product of up to `degree` of the columns, by name: of a and b to degree 2 `a`, `b`, `a^2`, `a b`, `b^2`.
+
+    In scikit-learn's order and names, without its constant 1. `interactions_only` leaves powers out.
+    """
+    names = list(columns)
+    if degree < 1 or not names or comb(len(names) + degree, degree) > OUTPUTS_MAX:
+        raise InvalidDefinition(
+            f"polynomial of {len(names)} columns to degree {degree} at {source_location()}: there must be a column or"
+            f" more, a degree of 1 or more, and at most {OUTPUTS_MAX:,} products"
+        )
+    products: dict[str, Expression] = {}
+    for factors in range(1, degree + 1):
+        for chosen in combinations_with_replacement(range(len(names)), factors):
+            if interactions_only and len(set(chosen)) < factors:
+                continue
+            powers = [(names[place], chosen.count(place)) for place in sorted(set(chosen))]
+            product = columns[names[chosen[0]]]
+            for place in chosen[1:]:
+                product = product * columns[names[place]]
+            products[" ".join(name if power == 1 else f"{name}^{power}" for name, power in powers)] = product
+    return products
 
 
 def expression_of(
@@ -229,28 +439,16 @@ def expression_of(
 ) -> Expression:
     """An expression whose operands and settings are checked. Raises InvalidDefinition."""
     texts = tuple(operand.text for operand in operands)
-    checked = _check_settings(operation, settings, texts, location)
-    try:
-        text = _shortened(operation.text(texts, checked))
-    except IndexError:
-        text = operation.name  # too few operands, refused just below
-    _check_operands(operation, operands, text, location)
-    facts = tuple(_facts(operand) for operand in operands)
-    kind, nullable = operation.result_kind(checked), operation.nullable(facts, checked)
-    return Expression(operation, operands, checked, kind, nullable, text, location)
+    checked = check_settings(operation, settings, texts, location)
+    text = expression_text(operation, texts, checked)
+    check_operands(operation, operands, checked, text, location)
+    nullable = can_be_null(operation, operands, checked)
+    return Expression(operation, operands, checked, operation.result_kind(checked), nullable, text, location)
 
 
-def source_location() -> str:
-    """`file:line` of the nearest caller outside this package."""
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    return "an unknown line" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def at(location: str) -> str:
-    """` at file:line`, or nothing for an expression without a location."""
-    return f" at {location}" if location else ""
+def declare(operation: Operation, *operands: Expression, **settings: object) -> Expression:
+    """An expression of an operation that has no method of its own, such as a step from outside the catalogue."""
+    return _build(operation, *operands, **settings)
 
 
 def _build(operation: Operation, *operands: object, **settings: object) -> Expression:
@@ -264,49 +462,3 @@ def _operand(value: object, location: str) -> Expression:
         return value
     constant = words.TEXT_CONSTANT if isinstance(value, str) else number.CONSTANT
     return expression_of(constant, (), {"value": value}, location=location)
-
-
-def _check_settings(
-    operation: Operation, settings: Mapping[str, Any], operands: Sequence[str], location: str
-) -> dict[str, Any]:
-    where_text = f"`{operation.name}` of {', '.join(f'`{each}`' for each in operands) or 'a transform'}{at(location)}"
-    if settings.keys() != operation.settings.keys():
-        raise InvalidDefinition(f"{where_text} has settings {sorted(settings)}, it takes {sorted(operation.settings)}")
-    checked: dict[str, Any] = {}
-    for name, check in operation.settings.items():
-        try:
-            checked[name] = check(settings[name])
-        except ValueError as error:
-            raise InvalidDefinition(f"{where_text}: {name} {error}") from error
-    try:
-        operation.check_together(checked)
-    except ValueError as error:
-        raise InvalidDefinition(f"{where_text}: {error}") from error
-    return checked
-
-
-def _check_operands(operation: Operation, operands: Sequence[Expression], text: str, location: str) -> None:
-    if len(operands) != len(operation.operands):
-        raise InvalidDefinition(
-            f"`{operation.name}`{at(location)} takes {len(operation.operands)} operands, got {len(operands)}"
-        )
-    for operand, allowed in zip(operands, operation.operands, strict=True):
-        if operand.kind not in allowed:
-            takes = " or ".join(f"a {kind}" for kind in sorted(allowed))
-            raise InvalidDefinition(
-                f"`{text}`{at(location)}: `{operation.name}` takes {takes}, but `{operand.text}` is"
-                f" {'' if operand.kind is Kind.SEVERAL else 'a '}{operand.kind}",
-                hint="give an output of several numbers a name of its own in the transform's outputs"
-                if operand.kind is Kind.SEVERAL
-                else "",
-            )
-
-
-def _facts(operand: Expression) -> OperandFacts:
-    constant = operand.settings["value"] if operand.operation is number.CONSTANT else None
-    return OperandFacts(operand.kind, operand.nullable, constant)
-
-
-def _shortened(text: str) -> str:
-    """A middle cut out of a long text: shared sub-expressions would otherwise double it at every step."""
-    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX // 2]} … {text[-_TEXT_MAX // 2 :]}"

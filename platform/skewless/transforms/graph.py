@@ -1,15 +1,18 @@
 """A transform's expressions as one graph: every sub-expression once, operands before what uses them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from skewless.canonical_json import encode
 from skewless.dtypes import Dtype
 from skewless.errors import InvalidDefinition
 from skewless.transforms.catalogue import COLUMN, operation_named
-from skewless.transforms.expressions import Expression, at, expression_of
+from skewless.transforms.declaration import at
+from skewless.transforms.expressions import Expression, expression_of
+from skewless.transforms.nulls import explain_null, null_path
 from skewless.transforms.operation import Kind
+from skewless.transforms.step_operations import Step, StepLoader
 
 _OUTPUT_KINDS = frozenset({Kind.NUMBER, Kind.SEVERAL})
 
@@ -52,7 +55,7 @@ class Graph:
                     operands.append(indexes)
         named = tuple((name, index_of[output]) for name, output in outputs.items())
         for name, index in named:
-            _check_output(name, nodes, operands, index)
+            _check_output(name, nodes[index])
         return cls(tuple(nodes), tuple(operands), named, _inputs(nodes))
 
     def ancestors(self, index: int) -> tuple[int, ...]:
@@ -70,10 +73,13 @@ class Graph:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`. Raises InvalidDefinition for anything that `to_json` cannot have written."""
+    def from_json(cls, data: Mapping[str, Any], steps: StepLoader | None = None) -> Self:
+        """The inverse of `to_json`. Raises InvalidDefinition for anything that `to_json` cannot have written.
+
+        Without `steps`, a graph with steps from outside the catalogue can be looked at but not run.
+        """
         try:
-            graph = cls.of(_outputs_of(data))
+            graph = cls.of(_outputs_of(data, steps))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidDefinition(f"this is not the graph of a transform: {error!r}") from error
         if graph.to_json() != {name: data[name] for name in ("nodes", "outputs")}:
@@ -85,14 +91,17 @@ class Graph:
         return graph
 
 
-def _outputs_of(data: Mapping[str, Any]) -> dict[str, Expression]:
+def _outputs_of(data: Mapping[str, Any], steps: StepLoader | None) -> dict[str, Expression]:
     nodes: list[Expression] = []
     for entry in data["nodes"]:
         indexes = entry["operands"]
         if not all(type(index) is int and 0 <= index < len(nodes) for index in indexes):
             raise ValueError(f"node {len(nodes)} has operands {indexes!r}; they must be earlier nodes")
         operands = tuple(nodes[index] for index in indexes)
-        nodes.append(expression_of(operation_named(entry["operation"]), operands, entry["settings"], location=""))
+        node = expression_of(operation_named(entry["operation"]), operands, entry["settings"], location="")
+        if steps is not None and isinstance(node.operation, Step):
+            node = replace(node, operation=node.operation.bound(node.settings, steps))
+        nodes.append(node)
     return {output["name"]: nodes[output["node"]] for output in data["outputs"]}
 
 
@@ -118,8 +127,7 @@ def _ancestors(operands: tuple[tuple[int, ...], ...] | list[tuple[int, ...]], in
     return tuple(sorted(needed))
 
 
-def _check_output(name: object, nodes: list[Expression], operands: list[tuple[int, ...]], index: int) -> None:
-    node = nodes[index]
+def _check_output(name: object, node: Expression) -> None:
     if not isinstance(name, str) or not name:
         raise InvalidDefinition(f"an output's name must be a string that is not empty, got {name!r}")
     if node.kind not in _OUTPUT_KINDS:
@@ -128,21 +136,11 @@ def _check_output(name: object, nodes: list[Expression], operands: list[tuple[in
             hint="encode a string with one_hot() or index(), take parts of a timestamp with hour(), year() and so on",
         )
     if node.nullable:
-        reason = _why_nullable(nodes, operands, index)
+        reason = explain_null(node, is_input=null_path(node)[0].operation is COLUMN)
         raise InvalidDefinition(
             f"output `{name}` is `{node.text}`{at(node.location)}, which can be null: {reason}",
             hint="impute it: .impute(value), .impute_mean() or .impute_median(); add .is_null() as an indicator",
         )
-
-
-def _why_nullable(nodes: list[Expression], operands: list[tuple[int, ...]], index: int) -> str:
-    """Names the deepest nullable node on the way down: a nullable input, or an operation that makes nulls."""
-    while True:
-        below = [operand for operand in operands[index] if nodes[operand].nullable]
-        if not below:
-            node = nodes[index]
-            return f"input `{node.text}` can be" if node.operation is COLUMN else f"`{node.text}` makes nulls"
-        index = below[0]
 
 
 def _inputs(nodes: list[Expression]) -> tuple[InputColumn, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.transforms import checks
-from skewless.transforms.learning import mean_and_deviation, median, quantile_edges, usable
+from skewless.transforms.learning import Extremes, Mean, MeanAndDeviation, Median, QuantileEdges
 from skewless.transforms.operation import (
     ALL_VALID,
     ANY,
@@ -25,8 +25,12 @@ from skewless.transforms.operation import (
     Operation,
     Settings,
     StackableOperation,
+    Statistic,
     Vector,
 )
+
+_TAU = np.array(math.tau)
+"""An array: NumPy takes a microsecond to turn a Python number into one, at every call."""
 
 
 class Constant(Operation):
@@ -128,6 +132,9 @@ class Impute(StackableOperation):
     def scalars(self, parameters: Settings) -> tuple[float, ...]:
         return (parameters["value"],)
 
+    def stack_key(self) -> object:
+        return Impute
+
     def stacked_kernel(self, *scalars: NDArray[np.float64]) -> Kernel:
         (value,) = scalars
         return lambda operand: Vector(np.where(operand.valid, operand.values, value), ALL_VALID)
@@ -139,12 +146,12 @@ class ImputeLearned(Impute):
     settings: ClassVar[checks.Checks] = {}
     learned: ClassVar[checks.Checks] = {"value": checks.finite}
 
-    def __init__(self, name: str, statistic: Callable[[NDArray[np.float64]], float]) -> None:
+    def __init__(self, name: str, learner: Callable[[Callable[[float], Settings]], Statistic]) -> None:
         self.name = name
-        self.statistic = statistic
+        self.learner = learner
 
-    def fit(self, settings: Settings, *operands: Vector) -> Settings:  # noqa: ARG002
-        return {"value": self.statistic(usable(operands[0]))}
+    def statistic(self, settings: Settings) -> Statistic:  # noqa: ARG002
+        return self.learner(lambda value: {"value": value})
 
 
 class Bounded(StackableOperation):
@@ -167,6 +174,9 @@ class Clip(Bounded):
     """The value, or the bound that it is beyond. NaN stays NaN."""
 
     name = "clip"
+
+    def stack_key(self) -> object:
+        return Clip
 
     def stacked_kernel(self, *scalars: NDArray[np.float64]) -> Kernel:
         low, high = scalars
@@ -203,15 +213,15 @@ class Rescale(StackableOperation):
     operands = (NUMBER,)
     learned: ClassVar[checks.Checks] = {"offset": checks.finite, "scale": checks.positive}
 
-    def __init__(self, name: str, learn: Callable[[NDArray[np.float64]], tuple[float, float]]) -> None:
+    def __init__(self, name: str, learner: Callable[[Callable[[float, float], Settings]], Statistic]) -> None:
         self.name = name
-        self.learn = learn
+        self.learner = learner
 
-    def fit(self, settings: Settings, *operands: Vector) -> Settings:  # noqa: ARG002
-        offset, scale = self.learn(usable(operands[0]))
-        if not math.isfinite(scale):
-            raise ValueError("the training values span more than a float64 can hold; clip() or clean() them first")
-        return {"offset": offset, "scale": scale or 1.0}
+    def statistic(self, settings: Settings) -> Statistic:  # noqa: ARG002
+        return self.learner(_offset_and_scale)
+
+    def stack_key(self) -> object:
+        return Rescale
 
     def scalars(self, parameters: Settings) -> tuple[float, ...]:
         return (parameters["offset"], parameters["scale"])
@@ -231,7 +241,7 @@ class Log1p(StackableOperation):
         return lambda operand: Vector(np.log1p(np.ascontiguousarray(operand.values)), operand.valid)
 
 
-class Cyclical(Operation):
+class Cyclical(StackableOperation):
     """Sine and cosine of the value as a place on a circle of the given period."""
 
     name = "cyclical"
@@ -242,14 +252,17 @@ class Cyclical(Operation):
     def suffixes(self, parameters: Settings) -> tuple[str, ...]:  # noqa: ARG002
         return ("sin", "cos")
 
-    def kernel(self, parameters: Settings) -> Kernel:
-        period = parameters["period"]
+    def scalars(self, parameters: Settings) -> tuple[float, ...]:
+        return (parameters["period"],)
+
+    def stacked_kernel(self, *scalars: NDArray[np.float64]) -> Kernel:
+        (period,) = scalars
 
         def cyclical(operand: Vector) -> Vector:
             turns = operand.values / period
             # Whole turns go before multiplying by 2π, which is not exact: a late year stays as precise.
-            angle = np.ascontiguousarray((turns - np.floor(turns)) * math.tau)
-            return Vector(np.stack((np.sin(angle), np.cos(angle))), operand.valid)
+            angle = np.ascontiguousarray((turns - np.floor(turns)) * _TAU)
+            return Vector(np.stack((np.sin(angle), np.cos(angle)), axis=-2), operand.valid[..., np.newaxis, :])
 
         return cyclical
 
@@ -278,13 +291,18 @@ class QuantileBucket(Bucket):
         if parameters["count"] < 2:
             raise ValueError("count must be at least 2")
 
-    def fit(self, settings: Settings, *operands: Vector) -> Settings:
-        return {"edges": quantile_edges(usable(operands[0]), settings["count"])}
+    def statistic(self, settings: Settings) -> Statistic:
+        return QuantileEdges(settings["count"], lambda edges: {"edges": edges})
 
 
-def _minimum_and_range(values: NDArray[np.float64]) -> tuple[float, float]:
-    low = float(values.min())
-    return low, float(values.max()) - low
+def _offset_and_scale(offset: float, scale: float) -> Settings:
+    if not math.isfinite(scale):
+        raise ValueError("the training values span more than a float64 can hold; clip() or clean() them first")
+    return {"offset": offset, "scale": scale or 1.0}
+
+
+def _minimum_and_range(then: Callable[[float, float], Settings]) -> Statistic:
+    return Extremes(lambda low, high: then(low, high - low))
 
 
 CONSTANT = Constant()
@@ -301,11 +319,11 @@ NOT_EQUAL = Binary("not_equal", "!=", np.not_equal)
 WHERE = Where()
 IS_NULL = IsNull()
 IMPUTE = Impute()
-IMPUTE_MEAN = ImputeLearned("impute_mean", lambda values: mean_and_deviation(values)[0])
-IMPUTE_MEDIAN = ImputeLearned("impute_median", median)
+IMPUTE_MEAN = ImputeLearned("impute_mean", Mean)
+IMPUTE_MEDIAN = ImputeLearned("impute_median", Median)
 CLIP = Clip()
 CLEAN = Clean()
-STANDARDISE = Rescale("standardise", mean_and_deviation)
+STANDARDISE = Rescale("standardise", MeanAndDeviation)
 MIN_MAX = Rescale("min_max", _minimum_and_range)
 LOG1P = Log1p()
 CYCLICAL = Cyclical()

@@ -9,7 +9,7 @@ Numbers are float64 inside. A null is a False in `Vector.valid`; what `values` h
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,32 @@ class OperandFacts(NamedTuple):
     constant: float | None
 
 
+class Coding(NamedTuple):
+    """A look-up of strings: a code for each known one, for every other, and for null; so the result is never null."""
+
+    places: Mapping[str, float]
+    unseen: float
+    null: float
+    parts: int | None
+    """None where the code is the result; n for n outputs, 1 in the one whose number is the code and 0 elsewhere."""
+
+
+class Statistic(Protocol):
+    """Learns from batches of rows, in one pass or several; the same for any order and batching of the rows."""
+
+    def add(self, *operands: Vector) -> None:
+        """One batch: the operands' vectors (rows,), and the training target's where the operation needs it."""
+        ...
+
+    def end_pass(self) -> bool:
+        """After the last batch: True where it must be given all the same rows once more."""
+        ...
+
+    def learned(self) -> Settings:
+        """What was learned, after the last pass. Raises ValueError, saying why, where these rows cannot teach it."""
+        ...
+
+
 class Operation:
     """One operation. Instances hold no state of a transform and are shared."""
 
@@ -67,7 +93,13 @@ class Operation:
     settings: ClassVar[Checks] = {}
     """Name and check of every declared setting. All of them are required in JSON."""
     learned: ClassVar[Checks] = {}
-    """Name and check of everything `fit` returns. An operation without any is not fitted."""
+    """Name and check of everything its statistic learns. An operation without any is not fitted."""
+    needs_target: ClassVar[bool] = False
+    """Whether its statistic takes the training target as one vector more, after the operands: float64 (rows,)."""
+
+    def operand_kinds(self, settings: Settings) -> tuple[frozenset[Kind], ...]:  # noqa: ARG002  # most take a fixed count
+        """The kinds allowed for each operand, in order. Overridden where the settings decide how many there are."""
+        return self.operands
 
     def check_together(self, parameters: Settings) -> None:
         """Raise ValueError where settings, each right by itself, contradict one another."""
@@ -80,11 +112,8 @@ class Operation:
         """Whether the result can be null. Unless an operation says otherwise, null in gives null out."""
         return any(operand.nullable for operand in operands)
 
-    def fit(self, settings: Settings, *operands: Vector) -> Settings:
-        """What is learned from the training rows; the same for any order of them.
-
-        Raises ValueError, saying why, where these rows cannot teach it.
-        """
+    def statistic(self, settings: Settings) -> Statistic:
+        """What learns the parameters named in `learned` from training rows."""
         raise NotImplementedError(f"`{self.name}` learns nothing")
 
     def suffixes(self, parameters: Settings) -> tuple[str, ...]:
@@ -95,6 +124,10 @@ class Operation:
         """The computation with all parameters resolved. A row's result depends on that row alone, bit for bit."""
         raise NotImplementedError
 
+    def coding(self, parameters: Settings) -> Coding | None:  # noqa: ARG002  # most operations are none
+        """The look-up that the operation is, of one string operand; None where it is none."""
+        return None
+
     def text(self, operands: Sequence[str], settings: Settings) -> str:
         """How an expression of this operation is written in errors."""
         arguments = [*operands[1:], *(f"{name}={value!r}" for name, value in settings.items() if value is not None)]
@@ -102,13 +135,18 @@ class Operation:
 
 
 class StackableOperation(Operation):
-    """Numbers in, one number out, element by element, with parameters that are single numbers.
+    """Numbers in, numbers out, element by element, with parameters that are single numbers.
 
     Many expressions of such an operation run as one NumPy call over a (stack, rows) matrix: for one row, the
-    number of calls is what a transform costs.
+    number of calls is what a transform costs. A SEVERAL result has its parts on the axis before the rows:
+    (parts, rows) for an operand (rows,), (stack, parts, rows) for a stack.
     """
 
     result = Kind.NUMBER
+
+    def stack_key(self) -> object:
+        """Operations with equal keys may share a stack: their stacked kernels are one function of the scalars."""
+        return self
 
     def scalars(self, parameters: Settings) -> tuple[float, ...]:  # noqa: ARG002  # most operations have none
         """The parameters as numbers, in the order `stacked_kernel` takes them."""

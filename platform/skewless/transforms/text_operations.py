@@ -5,11 +5,21 @@ from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skewless.transforms import checks
-from skewless.transforms.learning import by_frequency, known
-from skewless.transforms.operation import ALL_VALID, STRING, Kernel, Kind, OperandFacts, Operation, Settings, Vector
+from skewless.transforms.learning import Frequencies, Given
+from skewless.transforms.operation import (
+    ALL_VALID,
+    STRING,
+    Coding,
+    Kernel,
+    Kind,
+    OperandFacts,
+    Operation,
+    Settings,
+    Statistic,
+    Vector,
+)
 
 OUT_OF_VOCABULARY = -1.0
 NULL_CODE = -2.0
@@ -36,6 +46,46 @@ class TextMap(Operation):
             return Vector(np.array(list(map(function, words.values.tolist())), dtype=element), words.valid)
 
         return mapped
+
+
+class TextSearch(Operation):
+    """1 where the string contains (or starts or ends with) the given one, code point by code point, else 0."""
+
+    operands = (STRING,)
+    result = Kind.NUMBER
+    settings: ClassVar[checks.Checks] = {"text": checks.name}
+
+    def __init__(self, name: str, search: Callable[[str, str], bool]) -> None:
+        self.name = name
+        self.search = search
+
+    def kernel(self, parameters: Settings) -> Kernel:
+        search, text = self.search, parameters["text"]
+
+        def searched(words: Vector) -> Vector:
+            found = (search(word, text) for word in words.values.tolist())
+            return Vector(np.fromiter(found, np.float64, len(words.values)), words.valid)
+
+        return searched
+
+
+class TextReplace(Operation):
+    """The string with every occurrence of `old` replaced by `new`, from left to right, without overlap."""
+
+    name = "replace"
+    operands = (STRING,)
+    result = Kind.STRING
+    settings: ClassVar[checks.Checks] = {"old": checks.name, "new": checks.text}
+
+    def kernel(self, parameters: Settings) -> Kernel:
+        old, new = parameters["old"], parameters["new"]
+
+        def replaced(words: Vector) -> Vector:
+            values = np.empty(words.values.shape, dtype=object)
+            values[:] = [word.replace(old, new) for word in words.values.tolist()]
+            return Vector(values, words.valid)
+
+        return replaced
 
 
 class TextComparison(Operation):
@@ -96,11 +146,13 @@ class ImputeMostFrequent(ImputeText):
     settings: ClassVar[checks.Checks] = {}
     learned: ClassVar[checks.Checks] = {"value": checks.text}
 
-    def fit(self, settings: Settings, *operands: Vector) -> Settings:  # noqa: ARG002
-        words = known(operands[0])
-        if not words:
-            raise ValueError(f"all {len(operands[0].values):,} training rows are null")
-        return {"value": by_frequency(words, 1)[0]}
+    def statistic(self, settings: Settings) -> Statistic:  # noqa: ARG002
+        def learned(words: list[str], rows: int) -> Settings:
+            if not words:
+                raise ValueError(f"all {rows:,} training rows are null")
+            return {"value": words[0]}
+
+        return Frequencies(1, learned)
 
 
 class VocabularyIndex(Operation):
@@ -118,12 +170,14 @@ class VocabularyIndex(Operation):
     def nullable(self, operands: Sequence[OperandFacts], settings: Settings) -> bool:  # noqa: ARG002
         return False
 
-    def fit(self, settings: Settings, *operands: Vector) -> Settings:
-        return {"vocabulary": by_frequency(known(operands[0]), settings["top_k"])}
+    def statistic(self, settings: Settings) -> Statistic:
+        return Frequencies(settings["top_k"], lambda words, _: {"vocabulary": words})
+
+    def coding(self, parameters: Settings) -> Coding:
+        return Coding(places(parameters["vocabulary"]), OUT_OF_VOCABULARY, NULL_CODE, None)
 
     def kernel(self, parameters: Settings) -> Kernel:
-        codes_of = _coder(parameters["vocabulary"], OUT_OF_VOCABULARY)
-        return lambda words: Vector(np.where(words.valid, codes_of(words.values), NULL_CODE), ALL_VALID)
+        return coded_kernel(self.coding(parameters))
 
 
 class OneHot(Operation):
@@ -151,44 +205,54 @@ class OneHot(Operation):
     def nullable(self, operands: Sequence[OperandFacts], settings: Settings) -> bool:  # noqa: ARG002
         return False
 
-    def fit(self, settings: Settings, *operands: Vector) -> Settings:
+    def statistic(self, settings: Settings) -> Statistic:
         given = settings["categories"]
-        return {"vocabulary": by_frequency(known(operands[0]), settings["top_k"]) if given is None else given}
+        if given is not None:
+            return Given({"vocabulary": given})
+        return Frequencies(settings["top_k"], lambda words, _: {"vocabulary": words})
 
     def suffixes(self, parameters: Settings) -> tuple[str, ...]:
-        return (*map(_suffix, parameters["vocabulary"]), "oov")
+        return (*map(category_suffix, parameters["vocabulary"]), "oov")
+
+    def coding(self, parameters: Settings) -> Coding:
+        vocabulary = parameters["vocabulary"]
+        return Coding(places(vocabulary), float(len(vocabulary)), NULL_CODE, len(vocabulary) + 1)
 
     def kernel(self, parameters: Settings) -> Kernel:
-        vocabulary = parameters["vocabulary"]
-        codes_of = _coder(vocabulary, float(len(vocabulary)))
-        codes = np.arange(len(vocabulary) + 1, dtype=np.float64)[:, np.newaxis]
-
-        def one_hot(words: Vector) -> Vector:
-            return Vector(
-                (np.where(words.valid, codes_of(words.values), NULL_CODE) == codes).astype(np.float64), ALL_VALID
-            )
-
-        return one_hot
+        return coded_kernel(self.coding(parameters))
 
 
-def _suffix(category: str) -> str:
+def category_suffix(category: str) -> str:
     """The category itself; quoted where it could be taken for the out-of-vocabulary output, or is quoted already."""
     return f'"{category}"' if category == "oov" or category.startswith('"') else category
 
 
-def _coder(vocabulary: list[str], unseen: float) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
-    """A function from strings (rows,) to their places in the vocabulary, `unseen` for one that is not in it."""
-    place = {word: float(index) for index, word in enumerate(vocabulary)}.get
+def places(vocabulary: Sequence[str]) -> dict[str, float]:
+    """The place of each word, from 0."""
+    return {word: float(index) for index, word in enumerate(vocabulary)}
 
-    def codes_of(words: NDArray[Any]) -> NDArray[np.float64]:
-        return np.fromiter(map(place, words.tolist(), repeat(unseen)), np.float64, len(words))
 
-    return codes_of
+def coded_kernel(coding: Coding) -> Kernel:
+    """The kernel of a look-up: one result per row, or `parts` of 0 and 1."""
+    place, unseen, null = coding.places.get, coding.unseen, np.array(coding.null)
+    numbers = None if coding.parts is None else np.arange(coding.parts, dtype=np.float64)[:, np.newaxis]
+
+    def coded(words: Vector) -> Vector:
+        found = np.fromiter(map(place, words.values.tolist(), repeat(unseen)), np.float64, len(words.values))
+        codes = np.where(words.valid, found, null)
+        return Vector(codes if numbers is None else (codes == numbers).astype(np.float64), ALL_VALID)
+
+    return coded
 
 
 LOWER = TextMap("lower", str.lower, Kind.STRING)
+UPPER = TextMap("upper", str.upper, Kind.STRING)
 STRIP = TextMap("strip", str.strip, Kind.STRING)
 LENGTH = TextMap("length", len, Kind.NUMBER)
+CONTAINS = TextSearch("contains", str.__contains__)
+STARTS_WITH = TextSearch("starts_with", str.startswith)
+ENDS_WITH = TextSearch("ends_with", str.endswith)
+REPLACE = TextReplace()
 TEXT_EQUAL = TextComparison("text_equal", "==", np.equal)
 TEXT_NOT_EQUAL = TextComparison("text_not_equal", "!=", np.not_equal)
 TEXT_CONSTANT = TextConstant()
@@ -198,5 +262,6 @@ INDEX = VocabularyIndex()
 ONE_HOT = OneHot()
 
 OPERATIONS: tuple[Operation, ...] = (
-    LOWER, STRIP, LENGTH, TEXT_EQUAL, TEXT_NOT_EQUAL, TEXT_CONSTANT, IMPUTE_TEXT, IMPUTE_MOST_FREQUENT, INDEX, ONE_HOT,
+    LOWER, UPPER, STRIP, LENGTH, CONTAINS, STARTS_WITH, ENDS_WITH, REPLACE, TEXT_EQUAL, TEXT_NOT_EQUAL, TEXT_CONSTANT,
+    IMPUTE_TEXT, IMPUTE_MOST_FREQUENT, INDEX, ONE_HOT,
 )  # fmt: skip

@@ -1,0 +1,215 @@
+"""A gateway worker starts soon and stays small, and never loads what trains, checks or reports."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from harness.bundles import build_bundle, contract, flights_at, instance
+from harness.gateways import ENDPOINT, GatewayOverFakes
+from harness.servers import TritonServer, ValkeyServer, wait_until
+from skewless.adapters.prediction_log import FolderPredictionLog
+from skewless.adapters.prediction_reader import read_predictions
+from skewless.adapters.prediction_sealer import seal, seal_apart
+from skewless.bundles.bundle import signature_json
+from skewless.bundles.model_repository import deploy
+from skewless.canonical_json import digest
+from skewless.features.compiled_registry import CompiledRegistry
+from skewless.features.contract import FeatureContract
+from skewless.registry.database import engine, upgrade
+from skewless.registry.records import BundleRecord
+from skewless.registry.repository import Registry
+from skewless.registry.snapshots import FeatureSnapshots
+from skewless.stack.gateway import gateway_spec
+from skewless.stack.ports import LOOPBACK, free_ports
+from skewless.stack.process import start, tail
+from skewless.timestamps import Micros, parse_timestamp
+
+AS_OF = "2013-05-01T12:30:00Z"
+START_CPU_S_MAX = 1.5
+"""Of processor time, which is what a start costs on a machine that does nothing else; the promise is wall time."""
+START_S_MAX = 30.0
+"""Of wall time, on a machine that runs all other tests at once."""
+RESIDENT_MIB_MAX = 150
+PREDICTIONS = 1_000
+MIB = 1024 * 1024
+NEVER = ("alembic", "duckdb", "evidently", "feast", "great_expectations", "onnx", "onnxruntime", "pandas", "sklearn")
+NOT_AT_START = (*NEVER, "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A gateway process, and how it came up."""
+
+    url: str
+    database_url: str
+    process: psutil.Process
+    start_s: float
+    start_cpu_s: float
+
+    def resident_mib(self) -> float:
+        return float(self.process.memory_info().rss) / MIB
+
+
+@contextmanager
+def running_worker(folder: Path, valkey: ValkeyServer, triton: TritonServer) -> Iterator[Worker]:
+    """A gateway with one endpoint; its models folder is the server's."""
+    database_url = f"sqlite:///{folder}/registry.db"
+    upgrade(database_url)
+    _publish(folder, database_url, triton.model_repository)
+    environment = {
+        "ONLINE_STORE": valkey.url,
+        "TRITON": triton.grpc_address,
+        "DATABASE_URL": database_url,
+        "ARTIFACTS": str(folder / "artifacts"),
+        "PREDICTION_LOG": str(folder / "predictions"),
+        "ALLOW_AS_OF": "true",
+    }
+    port = free_ports(1)[0]
+    url = f"http://{LOOPBACK}:{port}"
+    spec = gateway_spec(port=port, environment=environment, logs=folder / "logs")
+    began_s = time.monotonic()
+    running = start(spec)
+    try:
+        process = psutil.Process(running.pid)
+        wait_until(lambda: _answers(f"{url}/healthz"), f"it answers\n{tail(spec.log_file)}", timeout_s=START_S_MAX)
+        times = process.cpu_times()
+        yield Worker(url, database_url, process, time.monotonic() - began_s, times.user + times.system)
+    finally:
+        running.stop()
+
+
+def _publish(folder: Path, database_url: str, models: Path) -> None:
+    (folder / "artifacts").mkdir()
+    built = build_bundle(folder / "artifacts")
+    deploy(built.folder, built.digest, models)
+    bundle = built.bundle
+    registry = Registry(engine(database_url))
+    registry.register_bundle(
+        BundleRecord(
+            bundle.digest,
+            bundle.name,
+            Micros(0),
+            bundle.digest,
+            bundle.contract.digest,
+            bundle.transform.digest,
+            signature_json(bundle.signature),
+        )
+    )
+    registry.create_endpoint(ENDPOINT, description="", bundle=built.digest, actor="test", reason="start")
+    registry.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def worker(
+    tmp_path_factory: pytest.TempPathFactory, valkey_server: ValkeyServer, triton_server: TritonServer
+) -> Iterator[Worker]:
+    with redis.Redis(port=valkey_server.port) as client:
+        for key, fields in flights_at(parse_timestamp(AS_OF)).items():
+            client.hset(key, mapping={**fields})
+    with running_worker(tmp_path_factory.mktemp("worker"), valkey_server, triton_server) as running:
+        yield running
+
+
+def test_a_worker_answers_after_little_work(worker: Worker) -> None:
+    assert worker.start_cpu_s <= START_CPU_S_MAX, f"{worker.start_cpu_s:.2f} s of processor time to the first answer"
+
+
+def test_a_worker_stays_small_from_its_start_through_a_thousand_predictions(worker: Worker) -> None:
+    wait_until(lambda: _answers(f"{worker.url}/readyz"), "the worker is ready")
+    at_start = worker.resident_mib()
+    body = {"instances": [instance()], "options": {"as_of": AS_OF}}
+    with httpx.Client(base_url=worker.url, timeout=30) as client:
+        for _ in range(PREDICTIONS):
+            assert client.post(f"/v1/endpoints/{ENDPOINT}/predict", json=body).status_code == 200
+    after = worker.resident_mib()
+    assert max(at_start, after) <= RESIDENT_MIB_MAX, f"{at_start:.0f} MiB when ready, {after:.0f} MiB after predictions"
+
+
+def test_importing_the_gateway_loads_nothing_that_trains_checks_or_reports() -> None:
+    code = f"import sys, skewless_gateway.main; print([each for each in {NOT_AT_START!r} if each in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_running_worker_has_mapped_no_library_that_trains_checks_or_reports(worker: Worker) -> None:
+    wait_until(lambda: _answers(f"{worker.url}/readyz"), "the worker is ready")
+    mapped = {part for each in worker.process.memory_maps() for part in Path(each.path).parts}
+    assert mapped.isdisjoint(NEVER)
+
+
+def test_a_worker_counts_the_endpoints_whose_definitions_changed_and_tells_the_snapshots_age(worker: Worker) -> None:
+    def lines() -> list[str]:
+        return httpx.get(f"{worker.url}/metrics", timeout=10).text.splitlines()
+
+    assert not [line for line in lines() if line.startswith("skewless_contract_changed{")], "no snapshot, no verdict"
+    _store(worker, contract())
+    unchanged = f'skewless_contract_changed{{endpoint="{ENDPOINT}"}} 0.0'
+    wait_until(lambda: unchanged in lines(), "the snapshot is followed")
+    _store(worker, replace(contract(), definitions_digest=digest("others")))
+    changed = f'skewless_contract_changed{{endpoint="{ENDPOINT}"}} 1.0'
+    wait_until(lambda: changed in lines(), "the change is followed")
+    (age,) = [line for line in lines() if line.startswith('skewless_registry_snapshot_age_seconds{project="demo"}')]
+    assert 0 <= float(age.rpartition(" ")[2]) < 60
+
+
+def _store(worker: Worker, registered: FeatureContract) -> None:
+    with closing(FeatureSnapshots(engine(worker.database_url))) as snapshots:
+        compiled = CompiledRegistry("demo", {"delays": registered}, {}, {("origin",): 3})
+        snapshots.store(compiled, findings=(), source=digest("source"), actor="test", reason="start")
+
+
+async def test_a_segment_sealed_apart_is_the_one_sealed_in_this_process(tmp_path: Path) -> None:
+    with GatewayOverFakes.build(tmp_path).running() as gateway:
+        gateway.predict(instance(), instance(tailnum=None))
+        batch = gateway.log.batches[0]
+    tables = []
+    for name, how in (("here", seal), ("apart", seal_apart)):
+        folder = tmp_path / name
+        log = FolderPredictionLog(folder, flush_ms=0, seal=how)
+        log.append(batch)
+        await log.close()
+        assert not list((folder / "spool").iterdir())
+        tables.append(read_predictions(folder, ENDPOINT, 0, 1 << 60))
+    assert tables[0].num_rows == 2
+    assert tables[0].equals(tables[1])
+
+
+def test_a_segment_that_cannot_be_sealed_apart_says_why(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="exit status 1") as refused:
+        seal_apart(tmp_path, tmp_path / "gone.spool")
+    assert "gone.spool" in str(refused.value)
+
+
+def test_a_segment_is_finished_although_whoever_stops_the_gateway_stops_its_group(tmp_path: Path) -> None:
+    # The gateway's own handler is not in the way: the sealer inherits what is blocked where it is started.
+    code = (
+        "import os, signal, sys; from pathlib import Path; from skewless.adapters import prediction_sealer; "
+        "signal.signal(signal.SIGTERM, lambda *_: None); "
+        "Popen = prediction_sealer.subprocess.Popen; "
+        "start = lambda *given, **options: (Popen(*given, **options), os.killpg(0, signal.SIGTERM))[0]; "
+        "prediction_sealer.subprocess.Popen = start; "
+        "prediction_sealer.seal_apart(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    spool = tmp_path / "0.spool"
+    spool.touch()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(spool)],
+        start_new_session=True, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
