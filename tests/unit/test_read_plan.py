@@ -84,6 +84,36 @@ def test_a_stored_null_is_null_and_a_field_that_was_never_written_is_missing() -
     assert _statuses(_one(_weather(NOW, wind_dir=1)), "weather__temp") == [Status.MISSING]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_row_read_alone_is_the_row_read_among_others(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dtypes = [Dtype.FLOAT32, Dtype.INT64, Dtype.STRING]
+    features = tuple(FeatureField(f"f{number}", dtypes[number % 3]) for number in range(9))
+    read = _contract(ViewRead("mixed", (ORIGIN,), WEATHER_TTL_US, features))
+    values: dict[Dtype, Any] = {Dtype.FLOAT32: -0.5, Dtype.INT64: -7, Dtype.STRING: "é" * 70}
+
+    def made(null_share: float, absent_share: float) -> dict[str, object]:
+        kept = [each for each in features if rng.random() >= absent_share]
+        return {each.name: None if rng.random() < null_share else values[each.dtype] for each in kept}
+
+    shares = [(0.0, 0.0), (0.1, 0.0), (0.5, 0.0), (1.0, 0.0), (0.2, 0.2), (0.0, 0.1)]
+    names = [f"e{row}" for row in range(len(shares))]
+    hashes = merged(
+        *(
+            stored((ORIGIN,), (name,), "mixed", NOW - int(rng.choice([0, 1, 9])) * HOUR_US, made(*share))
+            for name, share in zip(names, shares, strict=True)
+        )
+    )
+    together = _frame(read, hashes, {"origin": column_of(Dtype.STRING, tuple(names))}, len(names))
+    for row, name in enumerate(names):
+        alone = _frame(read, hashes, {"origin": column_of(Dtype.STRING, [name])}, 1)
+        assert alone.event_times["mixed"].tolist() == [together.event_times["mixed"][row]]
+        for column, codes in alone.statuses.items():
+            assert codes.tolist() == [together.statuses[column][row]], (seed, name, column)
+            one, many = alone.columns[column], together.columns[column]
+            assert (one.valid[0], one.values[0]) == (many.valid[row], many.values[row]), (seed, name, column)
+
+
 def test_a_stored_null_is_never_replaced_by_a_default() -> None:
     frame = _one(_weather(NOW, wind_dir=None))
     assert (to_python(frame.columns["weather__wind_dir"]), _statuses(frame, "weather__wind_dir")) == (

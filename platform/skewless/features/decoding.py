@@ -29,6 +29,8 @@ from skewless.limits import FAULTS_MAX
 
 _Array = TypeVar("_Array", bound=NDArray[Any])
 
+_OK = STATUS_CODE[Status.OK]
+_NULL = STATUS_CODE[Status.NULL]
 _INVALID = STATUS_CODE[Status.INVALID]
 _POLICY_STATUSES = (Status.MISSING, Status.STALE, Status.INVALID)
 _ORDERS_MAX = 256
@@ -203,9 +205,9 @@ def decode_replies(
 
 
 def _one_plain_row(layout: Layout, replies: Sequence[Reply], as_of: int | NDArray[np.int64]) -> DecodedRead | None:
-    """One row of which everything is stored, fresh and as declared; None where anything is not.
+    """One row of which everything is stored, fresh and as declared or null; None where anything is not.
 
-    Most requests are this. It takes half of the time of what follows, which gives the same frame.
+    Most requests are this. It takes a third of the time of what follows, which gives the same frame.
     """
     if len(replies) != len(layout.groups) or layout.takes_whole_hashes:
         return None
@@ -218,18 +220,26 @@ def _one_plain_row(layout: Layout, replies: Sequence[Reply], as_of: int | NDArra
     if unread or row_statuses(times[:, np.newaxis], as_of, layout.ttl_us).any():
         return None
     values = []
+    valid: Sequence[NDArray[np.bool_]] = layout.one_row_valid
+    statuses = layout.one_row_ok
     start = views
-    for block in layout.blocks:
+    for number, block in enumerate(layout.blocks):
         stop = start + block.lines
-        decoded = block.decode(items[start:stop])
-        if decoded.codes is not None:
-            return None
-        values.append(decoded.values.reshape(block.lines, 1))
+        found, codes, _ = block.decode(items[start:stop])
+        values.append(found.reshape(block.lines, 1))
+        if codes is not None:
+            if codes.max() > _NULL:
+                return None
+            if statuses is layout.one_row_ok:
+                statuses, valid = statuses.copy(), list(valid)
+            codes = codes.reshape(block.lines, 1)
+            statuses[start - views : stop - views] = codes
+            valid[number] = codes == _OK  # type: ignore[index]  # a list since just now
         start = stop
     whole = FeatureFrame(
         1,
-        ColumnTable(layout.columns, values, layout.one_row_valid, 1),
-        Lines(layout.feature_line, layout.one_row_ok),
+        ColumnTable(layout.columns, values, valid, 1),
+        Lines(layout.feature_line, statuses),
         Lines(layout.view_line, times.reshape(views, 1)),
     )
     return DecodedRead(whole, ())
@@ -426,4 +436,4 @@ def _near_rows(layout: Layout, rows: int, spans: Sequence[Span], near: Sequence[
     return {view: by_group[layout.group_of_view[line]] for view, line in layout.view_line.items()}
 
 
-assert STATUS_CODES[0] is Status.OK
+assert STATUS_CODES[:2] == (Status.OK, Status.NULL), "a row of these alone is plain"

@@ -21,6 +21,7 @@ from skewless.dtypes import TABLE, Dtype, array_of
 from skewless.features.value_readers import (
     FIXED,
     NANOS_PER_MICRO,
+    NULL_TIME_S,
     TIME_S_MAX,
     VARINT_BYTES_MAX,
     Malformed,
@@ -36,6 +37,7 @@ _VECTOR_MIN = 96
 _SHORT_TEXT_BYTES = 130
 """Tag, a length below 128 in one byte, and the text."""
 
+_OK = STATUS_CODE[Status.OK]
 _MISSING = STATUS_CODE[Status.MISSING]
 _NULL = STATUS_CODE[Status.NULL]
 _INVALID = STATUS_CODE[Status.INVALID]
@@ -184,15 +186,12 @@ def _fixed_decoder(dtype: Dtype, tag: bytes, careful: BlockDecoder) -> BlockDeco
         """Nulls and absent items stand in as zeros; anything else than values of the right width goes one by one."""
         blank = bytes(size)
         data = b"".join([item or blank for item in items])
-        tags = data[::size]
-        if len(data) != size * len(items) or tags.count(tag) + tags.count(b"\0") != len(items):
+        codes = _absence_codes(items)
+        empty = len(items) - codes.count(0)
+        # The tags of the stand-ins are zero, and no value's is.
+        if len(data) != size * len(items) or data[::size].count(tag) + empty != len(items):
             return careful(items)
-        codes = np.zeros(len(items), dtype=np.uint8)
-        for index in np.flatnonzero(np.frombuffer(tags, dtype=np.uint8) == 0).tolist():
-            if items[index]:
-                return careful(items)
-            codes[index] = _MISSING if items[index] is None else _NULL
-        return Decoded(_payload(data), codes)
+        return Decoded(_payload(data), np.frombuffer(codes, dtype=np.uint8))
 
     def _payload(data: bytes) -> NDArray[Any]:
         values: NDArray[Any] = np.frombuffer(data, dtype=packed)["value"]
@@ -210,21 +209,19 @@ def _integer_decoder(dtype: Dtype, tag: bytes, careful: BlockDecoder) -> BlockDe
     forms = _varint_forms(tag)
 
     def decode(items: Items) -> Decoded:
-        if len(items) < _VECTOR_MIN:
-            listed = _short_varints(items, forms)
-            if listed is None:
-                return careful(items)
-            numbers, codes = np.array(listed, dtype=np.int64), None
-        else:
-            known = _varints(items, tag)
-            if known is None:
-                return careful(items)
-            numbers, codes = known
+        known = _short_varints(items, forms) if len(items) < _VECTOR_MIN else _varints(items, tag)
+        if known is None:
+            return careful(items)
+        numbers, codes = known
         if dtype is Dtype.INT64:
             return Decoded(numbers, codes)
         if dtype is Dtype.INT32:
             narrow = numbers.astype(np.int32)
             return Decoded(narrow, codes) if (narrow == numbers).all() else careful(items)
+        null = numbers == NULL_TIME_S
+        if null.any():
+            numbers = np.where(null, 0, numbers)
+            codes = np.where(null, _NULL, 0 if codes is None else codes).astype(np.uint8)
         if numbers.min(initial=0) < -TIME_S_MAX or numbers.max(initial=0) > TIME_S_MAX:
             return careful(items)
         return Decoded(numbers * SECOND_US, codes)
@@ -248,22 +245,31 @@ def _varint_forms(tag: bytes) -> dict[int, tuple[int, int, tuple[tuple[int, int]
     return forms
 
 
-def _short_varints(items: Items, forms: Mapping[int, tuple[int, int, tuple[tuple[int, int], ...]]]) -> list[int] | None:
-    """The integers of items that are each a tag and one varint of up to nine bytes; None where one is not."""
+def _short_varints(
+    items: Items, forms: Mapping[int, tuple[int, int, tuple[tuple[int, int], ...]]]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None] | None:
+    """As `_varints`, for few items of up to nine bytes each."""
     listed = []
+    form_of = forms.get
+    absent = False
     for item in items:
-        form = forms.get(len(item)) if item else None
+        if not item:
+            absent = True
+            listed.append(0)
+            continue
+        form = form_of(len(item))
         if form is None:
             return None
         mask, pattern, places = form
-        whole = int.from_bytes(item, "little")  # type: ignore[arg-type]  # not None, or there would be no form
+        whole = int.from_bytes(item, "little")
         if whole & mask != pattern:
             return None
         number = 0
         for shift, keep in places:
             number |= whole >> shift & keep
         listed.append(number)
-    return listed
+    codes = np.frombuffer(_absence_codes(items), dtype=np.uint8) if absent else None
+    return np.array(listed, dtype=np.int64), codes
 
 
 def _varints(items: Items, tag: bytes) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None] | None:
@@ -277,7 +283,7 @@ def _varints(items: Items, tag: bytes) -> tuple[NDArray[np.int64], NDArray[np.ui
     if width < 2 or width > 1 + VARINT_BYTES_MAX:
         return None
     if not lengths.all():
-        codes = np.array([0 if item else _MISSING if item is None else _NULL for item in items], dtype=np.uint8)
+        codes = np.frombuffer(_absence_codes(items), dtype=np.uint8)
         items = [item or tag + b"\0" for item in items]
         lengths[lengths == 0] = 2
     if int(lengths.min()) < 2:
@@ -337,27 +343,36 @@ def _event_times_vectorised(items: Items) -> NDArray[np.int64] | None:
 
 
 def _text_decoder(tag: bytes, careful: BlockDecoder) -> BlockDecoder:
+    first = tag[0]
+
+    @lru_cache(maxsize=8_192)
+    def short_text(item: bytes) -> str | None:
+        """The text of an item whose length is one byte; None where it is not. Categories come again and again."""
+        if item[0] != first or len(item) < 2 or item[1] != len(item) - 2:
+            return None
+        try:
+            return item[2:].decode()
+        except UnicodeDecodeError:
+            return None
+
     def decode(items: Items) -> Decoded:
-        values = np.empty(len(items), dtype=object)
-        for index, item in enumerate(items):
-            text = _short_text(item) if item and len(item) < _SHORT_TEXT_BYTES and item[0] == tag[0] else None
-            if text is None:
+        listed = [short_text(item) if item and len(item) < _SHORT_TEXT_BYTES else None for item in items]
+        codes = None
+        if None in listed:
+            codes = _absence_codes(items)
+            if listed.count(None) != len(items) - codes.count(0):
                 return careful(items)
-            values[index] = text
-        return Decoded(values)
+            listed = [text or "" for text in listed]
+        values = np.empty(len(items), dtype=object)
+        values[:] = listed
+        return Decoded(values, None if codes is None else np.frombuffer(codes, dtype=np.uint8))
 
     return decode
 
 
-@lru_cache(maxsize=8_192)
-def _short_text(item: bytes) -> str | None:
-    """The text of an item whose length is one byte; None where it is not. Categories come again and again."""
-    if len(item) < 2 or item[1] != len(item) - 2:
-        return None
-    try:
-        return item[2:].decode()
-    except UnicodeDecodeError:
-        return None
+def _absence_codes(items: Items) -> bytearray:
+    """The code of each item that is absent or null; `ok` for the others."""
+    return bytearray([_OK if item else _MISSING if item is None else _NULL for item in items])
 
 
 # --- one by one ------------------------------------------------------------------------------------------------------
