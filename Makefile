@@ -74,7 +74,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command "make lock"
 lock: $(INSTALLED) ## Resolve dependencies again, keeping pins that still fit (ARGS=--upgrade moves them)
 	@$(COMPILE) $(ARGS) pyproject.toml --all-extras --group dev --output-file requirements.lock
-	@$(COMPILE) $(ARGS) pyproject.toml --extra gateway --extra postgres --group build --constraints requirements.lock \
+	@$(COMPILE) $(ARGS) pyproject.toml --extra gateway --extra postgres --extra s3 --group build --constraints requirements.lock \
 		--output-file services/skewless_gateway/requirements.lock
 	@$(COMPILE) $(ARGS) --group triton --constraints requirements.lock \
 		--output-file services/skewless_triton/requirements.lock

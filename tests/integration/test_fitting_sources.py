@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -64,7 +65,7 @@ def expected() -> FittedTransform:
 
 
 class OnlyStream:
-    """A frame of a library that is not installed here: it offers an Arrow stream, and nothing else."""
+    """A frame of some other library: it offers an Arrow stream, and nothing else."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -90,6 +91,10 @@ SOURCES: dict[str, Callable[[pa.Table, Path], Any]] = {
     "parquet file": lambda table, path: str(written(table, path / "file") / "a.parquet"),
     "pandas": lambda table, _: table.to_pandas(),
     "pandas with its own dtypes": lambda table, _: table.to_pandas().convert_dtypes(),
+    "polars": lambda table, _: pl.DataFrame(table),
+    "polars of chunks": lambda table, _: pl.concat(
+        [pl.DataFrame(table.slice(0, 700)), pl.DataFrame(table.slice(700))], rechunk=False
+    ),
     "duckdb": lambda table, _: duckdb.connect().from_arrow(table),
     "any stream": lambda table, _: OnlyStream(table),
     "shuffled": lambda table, _: table.take(np.random.default_rng(1).permutation(table.num_rows)),
