@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup fmt lint typecheck check test unit integration e2e bits bench bench-compare demo up down doctor lock clean
+.PHONY: help setup fmt lint typecheck check test unit integration e2e bits simulate bench bench-compare demo up down doctor lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,10 +36,10 @@ typecheck: $(INSTALLED) ## Check types (mypy, strict)
 check: lint typecheck ## Lint and check types
 
 test: $(INSTALLED) ## Run every test, with real servers (ARGS="-k name" narrows)
-	@$(BIN)/pytest $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 unit: $(INSTALLED) ## Run the tests that need no server
-	@$(BIN)/pytest tests/unit $(ARGS)
+	@$(BIN)/pytest -n auto tests/unit $(ARGS)
 
 integration: $(INSTALLED) ## Run the tests against real Valkey and Triton
 	@$(BIN)/pytest tests/contract tests/integration $(ARGS)
@@ -50,6 +50,10 @@ e2e: $(INSTALLED) ## Run the tests of the whole stack
 bits: ## Check stored and fitted transforms bit for bit under another Python (PYTHON=/path/to/python3)
 	@VENV=.venv-other scripts/setup.sh
 	@.venv-other/bin/pytest tests/unit/test_transform_stored.py tests/unit/test_transform_fitting.py tests/unit/test_golden.py
+
+simulate: $(INSTALLED) ## Simulate rollouts at length: false alarms and delays (MORE=20 times as much as the tests)
+	@SKEWLESS_TEST_SIMULATIONS=$${MORE:-20} $(BIN)/pytest tests/unit/test_rollout_confidence.py \
+		tests/unit/test_rollout_shadow.py tests/unit/test_rollout_progression.py tests/unit/test_rollout_bandit.py $(ARGS)
 
 bench: $(INSTALLED) ## Measure against floors in the same run (ARGS="reads --quick" narrows)
 	@$(BIN)/python -m bench run $(ARGS)

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from bench.report import Options, SuiteResult
 
-SUITES = {"reads": "bench.reads", "transforms": "bench.transforms", "fitting": "bench.fitting"}
+SUITES = {
+    "reads": "bench.reads",
+    "transforms": "bench.transforms",
+    "fitting": "bench.fitting",
+    "counting": "bench.counting",
+}
 """Modules with `run(options: Options) -> SuiteResult`, imported only to run."""
 
 

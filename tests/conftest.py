@@ -1,13 +1,17 @@
 """Fixtures that every kind of test may use: real servers, started on first use, one of each per run."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before any test module can import Feast, which would turn this package's counters into files (see the fixture below).
 import prometheus_client  # noqa: F401
 import pytest
 
+from harness.postgres import PostgresServer, running_postgres
 from harness.servers import TritonServer, ValkeyServer, running_triton, running_valkey
+from skewless.registry import database
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +26,34 @@ def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSe
     """A real Triton with an empty model repository. Tests share it: use model names of your own."""
     with running_triton(tmp_path_factory.mktemp("triton")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL. Tests share it: make databases of your own."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqlite_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty registry database of the newest schema, to be copied: migrating takes longer than most tests."""
+    file = tmp_path_factory.mktemp("registry") / "registry.db"
+    database.upgrade(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def registry_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty registry database of the newest schema, once for each kind of database.
+
+    A test that changes the schema makes a database of its own.
+    """
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        return server.empty_database()
+    file = shutil.copy(request.getfixturevalue("sqlite_registry"), tmp_path / "registry.db")
+    return f"sqlite:///{file}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,8 @@ from feature_repo.models.flight_columns import OUTPUTS
 from skewless.dtypes import Dtype
 from skewless.features.contract import RequestField
 from skewless.training.definition import BinaryLabels, ExampleTable, ModelDefinition, Period
+from skewless.training.gates import AgainstLive, CalibrationGate, LatencyGate, MetricGate, SliceGate
+from skewless.training.slices import Slice
 from skewless.transforms import Transform
 
 flight_delay = ModelDefinition(
@@ -17,4 +19,14 @@ flight_delay = ModelDefinition(
     holdout=Period.between("2013-04-01", "2013-05-01"),
     labels=BinaryLabels(negative="on_time", positive="late"),
     nullable_keys=frozenset({"tailnum"}),
+    slices=(Slice("carrier"), Slice("origin")),
+    gates=(
+        MetricGate("auroc", at_least=0.70),
+        AgainstLive("auroc", tolerance=0.002),
+        SliceGate("carrier", "auroc", no_worse_than=0.02),
+        SliceGate("origin", "auroc", no_worse_than=0.01),
+        CalibrationGate(ece=0.05),
+        # About 1 ms on a quiet machine; the demo must also pass on a busy one.
+        LatencyGate(p99_ms=100.0, rows=64),
+    ),
 )

@@ -31,6 +31,8 @@ FLUSHES_MAX = 2
 """Reads of the online store in flight at once; requests that come meanwhile share the next."""
 ROWS_WAITING_MAX = 16 * FLUSH_ROWS_MAX
 """Rows waiting for a read or a model call; one request more is refused at once."""
+MODEL_CALLS_MAX = 2
+"""Calls of one model under way at once per gateway: one that is computed, one that is on its way meanwhile."""
 NEAR_CACHE_AGE_MAX_S = 60.0
 """A hash kept near is read again after this, though nobody told that it changed."""
 RETRY_AFTER_S = 1.0
@@ -49,6 +51,30 @@ ONLINE_STORE_RECONNECT_PAUSE_S = 0.05
 """A failed attempt to connect answers for so long, so that a burst of requests is no burst of connections."""
 ONLINE_STORE_ROUNDS_MAX = 6
 """A read is sent to a cluster so often at most: once, and once for each time that nodes send it elsewhere."""
+SHADOW_ROWS_WAITING_MAX = 8 * ROWS_MAX
+"""Rows waiting to be scored by shadows; what is mirrored beyond is dropped and counted, and no caller waits."""
+SHADOWS_RUNNING_MAX = 2
+"""Requests that shadows score at once per gateway: a model server is kept busy, and callers are hardly slowed."""
+BUNDLE_LOADS_MAX = 2
+"""Bundles that a gateway reads and verifies at once, which is work for the processor beside the requests."""
+TALLY_S = 2.0
+"""How often a gateway writes down what the roles of split and mirrored traffic did."""
+ARTIFACT_CONNECT_TIMEOUT_S = 3.0
+ARTIFACT_REQUEST_TIMEOUT_S = 30.0
+"""One request to S3-compatible storage with its body, which is 4 MiB at most: 1.2 Mbit/s is the slowest link."""
+ARTIFACT_RETRIES_MAX = 4
+ARTIFACT_RETRY_S = 20.0
+"""No attempt of a request begins later than this after the first, so one request ends within the sum of both."""
+ARTIFACT_REQUESTS_MAX = 4
+"""Requests of one put or open at a time; each holds at most 4 MiB."""
+ARTIFACT_GRACE_S_MIN = 3_600.0
+"""The youngest garbage. Covers the time from a bundle's put to its route, and clocks that differ."""
+ARTIFACT_LEFTOVER_AGE_S = 86_400.0
+"""What an unfinished put left is removed by later puts at this age; no put takes as long."""
+ARTIFACT_REMOVAL_S_MAX = 300.0
+"""A removal from S3-compatible storage that takes longer is given up."""
+ARTIFACT_REMOVAL_STALE_S = 900.0
+"""The mark of a removal that is older is one of a process that was killed, and keeps nobody from putting."""
 
 assert ROWS_MAX <= MODEL_BATCH_ROWS_MAX, "one request must fit one model call"
 assert DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX
@@ -60,3 +86,6 @@ assert BODY_BYTES_MAX <= ONLINE_STORE_PENDING_BYTES_MAX, "the commands of the la
 assert ONLINE_STORE_SILENCE_S <= ONLINE_STORE_TIMEOUT_S, "a hung server must be left by the first read that it fails"
 assert ONLINE_STORE_RECONNECT_PAUSE_S < CONNECT_TIMEOUT_S < RETRY_AFTER_S + ONLINE_STORE_SILENCE_S
 assert ROWS_MAX <= FLUSH_ROWS_MAX <= ROWS_WAITING_MAX
+assert ROWS_MAX <= SHADOW_ROWS_WAITING_MAX, "the largest request must be able to be mirrored"
+assert ARTIFACT_REMOVAL_S_MAX + ARTIFACT_RETRY_S + ARTIFACT_REQUEST_TIMEOUT_S < ARTIFACT_REMOVAL_STALE_S
+assert ARTIFACT_REMOVAL_STALE_S < ARTIFACT_GRACE_S_MIN < ARTIFACT_LEFTOVER_AGE_S

@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from skewless.bundles.serving_profile import Target
 from skewless.errors import InvalidSettings
 
 STACK_PREFIX = "SKEWLESS_STACK_"
@@ -90,6 +91,11 @@ class Home:
         return self.root / "artifacts"
 
     @property
+    def artifact_cache(self) -> Path:
+        """Bundles that were opened from a bucket."""
+        return self.root / "artifact_cache"
+
+    @property
     def predictions(self) -> Path:
         """The prediction log."""
         return self.root / "predictions"
@@ -127,7 +133,19 @@ class Settings(BaseSettings):
     feast_registry: str | None = Field(
         default=None, description="SQLAlchemy URL of Feast's registry; a SQLite file in the home where not given."
     )
+    artifacts: str | None = Field(
+        default=None,
+        description="Where bundles are kept: a folder, or `s3://bucket/prefix`; a folder in the home where not given.",
+    )
+    target: Target = Field(
+        default=Target.EMBEDDED_CPU, description="What kind of model server bundles are deployed for."
+    )
     step_packages: str = Field(default="", description=STEP_PACKAGES)
+
+    @property
+    def artifacts_address(self) -> str:
+        """Where bundles are kept, configured or under the home."""
+        return self.artifacts or str(self.folders.artifacts)
 
     @property
     def allowed_step_packages(self) -> frozenset[str]:

@@ -93,6 +93,7 @@ PREDICT: dict[str, Any] = {
             "receipt": {
                 "endpoint": "flight-delay",
                 "bundle": _DIGEST,
+                "role": "live",
                 "as_of": "2013-05-01T12:30:00Z",
                 "rung": "normal",
                 "timings_ms": {
@@ -158,6 +159,7 @@ ENDPOINT: dict[str, Any] = {
             "description": "Late by 15 minutes?",
             "bundle": _DIGEST,
             "bundle_name": "flight-delay",
+            "roles": {"canary": {"bundle": _DIGEST, "share": 0.05}},
             "route_version": 1,
             "instance_schema": {"type": "object", "properties": {"origin": {"type": "string"}}},
             "prediction_schema": {"type": "object", "properties": {"probability": {"type": "number"}}},

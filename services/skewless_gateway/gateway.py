@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from skewless.errors import SkewlessError, Unavailable
+from skewless.features.contract_changes import Definitions
 from skewless.features.online_store import OnlineStore
 from skewless.limits import LOG_BUFFER_ROWS_MAX, REQUESTS_IN_FLIGHT_MAX, RETRY_AFTER_S
-from skewless.registry.contract_changes import Definitions
 from skewless.serving.data_plane import DataPlane
 from skewless.serving.deadline import MonotonicClock
 from skewless.serving.ports import ModelBackend, PredictionLog
@@ -94,7 +94,8 @@ class Gateway:
             await self.backend.ping()
         except SkewlessError as error:
             return PartState(False, error.message)
-        models = {endpoint.served.model for endpoint in self.follower.state.endpoints.values()}
+        endpoints = self.follower.state.endpoints.values()
+        models = {endpoint.served.model for endpoint in endpoints}
         lost = [model for model in sorted(models) if not await self.backend.is_ready(model)]
         return PartState(not lost, f"not loaded: {', '.join(lost)}" if lost else "")
 
@@ -112,6 +113,8 @@ class Gateway:
         state = self.follower.state
         if state.table is None:
             return PartState(False, state.registry_error or "the registry has not been read yet")
+        if not state.has_started:
+            return PartState(False, f"bundles are being loaded for {', '.join(state.loading)}")
         wrong = [f"endpoint {name}: {reason}" for name, reason in state.failures.items()]
         if state.registry_error:
             wrong.append(f"serving the last good routes: {state.registry_error}")

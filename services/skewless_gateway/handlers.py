@@ -34,7 +34,7 @@ async def predict(request: Request) -> Response:
         deadline = Deadline(gateway.clock, started_ns=started_ns, deadline_ms=checked.options.deadline_ms)
         try:
             answer = await gateway.plane.predict(
-                name, endpoint.served, checked, deadline=deadline, request_id=request.state.request_id
+                endpoint.serving, checked, deadline=deadline, request_id=request.state.request_id
             )
         except Unavailable as error:
             if error.part == MODEL_BACKEND:
@@ -43,7 +43,7 @@ async def predict(request: Request) -> Response:
     gateway.metrics.answered(
         name,
         rows=checked.rows,
-        statuses=status_counts(answer.batch),
+        statuses=status_counts(answer.batches),
         stage_ms=deadline.laps_ms,
         total_ms=deadline.total_ms(),
     )
@@ -83,6 +83,7 @@ async def show_endpoint(request: Request) -> Response:
             "description": endpoint.route.description,
             "bundle": served.digest,
             "bundle_name": served.name,
+            "roles": _roles(endpoint),
             "route_version": endpoint.route.version,
             "instance_schema": served.validator.json_schema(),
             "prediction_schema": _prediction_schema(endpoint),
@@ -146,6 +147,24 @@ def _gateway(request: Request) -> Gateway:
 
 def _json(body: dict[str, Any]) -> Response:
     return Response(msgspec.json.encode(body), media_type=_JSON)
+
+
+def _roles(endpoint: ServedEndpoint) -> dict[str, Any]:
+    """Who scores beside live, as far as it is in service; nothing for an endpoint with a live bundle alone."""
+    route, ready = endpoint.route, endpoint.serving.bundles
+    roles: dict[str, Any] = {}
+    if route.canary is not None and route.canary.bundle in ready:
+        roles["canary"] = {"bundle": route.canary.bundle, "share": route.canary.share}
+    if route.experiment is not None:
+        arms = [each for each in route.experiment.arms if each.bundle in ready]
+        roles["experiment"] = {
+            "name": route.experiment.name,
+            "traffic": route.experiment.traffic,
+            "arms": [{"name": each.name, "bundle": each.bundle, "share": each.share} for each in arms],
+        }
+    if route.shadow is not None and route.shadow.bundle in ready:
+        roles["shadow"] = {"bundle": route.shadow.bundle, "share": route.shadow.share}
+    return roles
 
 
 def _bundle_in_service(endpoint: ServedEndpoint | None) -> str | None:

@@ -12,28 +12,37 @@ from functools import partial
 import uuid_utils
 import uvicorn
 
+from skewless.adapters.artifact_opening import open_artifact_store
+from skewless.adapters.folder_artifact_store import FolderArtifactStore
 from skewless.adapters.prediction_log import FolderPredictionLog
 from skewless.adapters.prediction_sealer import seal_apart
 from skewless.adapters.redis_online_store import RedisOnlineStore
 from skewless.adapters.step_loader import TransformSteps
 from skewless.adapters.triton_backend import TritonBackend
-from skewless.bundles.artifact_store import FolderArtifactStore
-from skewless.bundles.bundle import load_bundle
+from skewless.bundles.admission import DIFFERENTIAL_ROWS_LOADING, Surroundings, admit
 from skewless.errors import SkewlessError
+from skewless.features.contract_changes import Definitions
 from skewless.features.near_cache import NearCache
 from skewless.features.reader import FeatureReads
 from skewless.limits import FLUSH_ROWS_MAX, FLUSHES_MAX, MIB, NEAR_CACHE_AGE_MAX_S, ROUTE_POLL_S, ROWS_WAITING_MAX
-from skewless.registry.contract_changes import Definitions
+from skewless.registry.change_signal import open_change_signal
 from skewless.registry.database import engine
 from skewless.registry.repository import Registry
 from skewless.registry.snapshots import FeatureSnapshots
 from skewless.serving.data_plane import DataPlane
+from skewless.serving.shadows import Shadows
+from skewless.serving.tallies import Tallies
 from skewless.settings import describe, load_settings, step_packages
 from skewless.timestamps import Micros
 from skewless_gateway.app import create_app
+from skewless_gateway.bundle_copies import FOLDER as BUNDLES
+from skewless_gateway.bundle_copies import BundleCopies
+from skewless_gateway.change_watch import watching
 from skewless_gateway.gateway import Admission, Gateway
+from skewless_gateway.loaded_bundles import LoadedBundles
 from skewless_gateway.logs import configure_logging
 from skewless_gateway.metrics import GatewayMetrics
+from skewless_gateway.role_watch import RoleWatch, keep_tallies
 from skewless_gateway.route_follower import RouteFollower, RouteState
 from skewless_gateway.routes_copy import RoutesCopy
 from skewless_gateway.settings import GatewaySettings
@@ -66,27 +75,31 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         partial(FolderPredictionLog, settings.prediction_log, flush_ms=settings.log_flush_ms, seal=seal_apart)
     )
     database = engine(settings.database_url)
-    artifacts = FolderArtifactStore(settings.artifacts)
-    steps = partial(TransformSteps, packages=step_packages(settings.step_packages))
+    copies = _open_copies(settings)
     snapshots = SnapshotFollower(
         FeatureSnapshots(database),
         poll_s=ROUTE_POLL_S,
-        copy=SnapshotsCopy(settings.prediction_log),
+        copy=SnapshotsCopy(settings.state_folder),
         on_change=lambda _state: _show_contracts(metrics, follower, snapshots),
     )
+    bundles = LoadedBundles(copies.load, backend, hash_sizes=snapshots.hash_sizes, target=settings.target)
     follower = RouteFollower(
         Registry(database).routes,
-        lambda digest: load_bundle(artifacts.open(digest), digest, steps=steps),
-        backend,
+        bundles,
         poll_s=ROUTE_POLL_S,
-        copy=RoutesCopy(settings.prediction_log),
-        hash_sizes=snapshots.hash_sizes,
-        on_change=lambda state: _show_routes(metrics, follower, snapshots, state),
+        copy=RoutesCopy(settings.state_folder),
+        keep_only=copies.keep_only,
+        on_change=lambda state: _show_routes(metrics, follower, snapshots, bundles, state),
     )
-    following = asyncio.create_task(_follow(snapshots, follower))
+    tallies = Tallies(now())
+    watch = RoleWatch(metrics.roles, tallies, wake=follower.wake)
+    shadows = Shadows(features, backend, log, clock=time.monotonic_ns, new_id=new_prediction_id, observer=watch)
+    following = asyncio.create_task(_follow(settings.database_url, snapshots, follower))
+    mirroring = asyncio.create_task(shadows.run())
+    tallying = asyncio.create_task(keep_tallies(tallies, log, now=now))
     try:
         yield Gateway(
-            plane=DataPlane(features, backend, log, now=now, new_id=new_prediction_id),
+            plane=DataPlane(features, backend, log, now=now, new_id=new_prediction_id, observer=watch, shadows=shadows),
             follower=follower,
             snapshots=snapshots,
             store=store,
@@ -100,14 +113,36 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             buffered_rows=lambda: log.buffered_rows,
         )
     finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+        await _ended(following, mirroring)
+        await _ended(tallying)  # after the last that counts, and before the log that takes its tallies closes
         await features.close()
         await log.close()
         await backend.close()
         await store.close()
         database.dispose()
+
+
+async def _ended(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _open_copies(settings: GatewaySettings) -> BundleCopies:
+    """The gateway's copies of bundles, taken from the artifact store and admitted whenever they are loaded."""
+    folder = settings.state_folder / BUNDLES
+    surroundings = Surroundings(
+        clock=time.monotonic_ns,
+        steps=partial(TransformSteps, packages=step_packages(settings.step_packages)),
+        differential_rows=DIFFERENTIAL_ROWS_LOADING,
+    )
+    # A bucket's bundles are cached where the copies lie, and in their form, so they are kept once.
+    store = open_artifact_store(settings.artifacts, cache=folder)
+    return BundleCopies(
+        FolderArtifactStore(folder), store, lambda path, digest: admit(path, digest, surroundings).require()
+    )
 
 
 def _open_features(settings: GatewaySettings, metrics: GatewayMetrics) -> tuple[RedisOnlineStore, FeatureReads]:
@@ -128,7 +163,16 @@ def _open_features(settings: GatewaySettings, metrics: GatewayMetrics) -> tuple[
     return store, features
 
 
-async def _follow(snapshots: SnapshotFollower, follower: RouteFollower) -> None:
+async def _follow(database_url: str, snapshots: SnapshotFollower, follower: RouteFollower) -> None:
+    def wake() -> None:
+        snapshots.wake()
+        follower.wake()
+
+    with watching(lambda: open_change_signal(database_url), wake):
+        await _follow_both(snapshots, follower)
+
+
+async def _follow_both(snapshots: SnapshotFollower, follower: RouteFollower) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(snapshots.run())
         await snapshots.first_look(timeout_s=SNAPSHOT_WAIT_S)
@@ -136,13 +180,13 @@ async def _follow(snapshots: SnapshotFollower, follower: RouteFollower) -> None:
 
 
 def _show_routes(
-    metrics: GatewayMetrics, follower: RouteFollower, snapshots: SnapshotFollower, state: RouteState
+    metrics: GatewayMetrics,
+    follower: RouteFollower,
+    snapshots: SnapshotFollower,
+    bundles: LoadedBundles,
+    state: RouteState,
 ) -> None:
-    metrics.bundle_live.clear()
-    for name, endpoint in state.endpoints.items():
-        metrics.bundle_live.labels(name, endpoint.served.digest).set(1)
-    metrics.route_failures.set(len(state.failures))
-    metrics.registry_up.set(0 if state.registry_error else 1)
+    metrics.show_routes(state, bundles_loaded=len(bundles.digests))
     _show_contracts(metrics, follower, snapshots)
 
 

@@ -1,19 +1,29 @@
 """Prometheus metrics of one gateway process, in a registry of its own."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from skewless.features.near_cache import NearCacheCounters
+from skewless.rollout.shadow_comparison import ShadowComparison
 from skewless.serving.data_plane import STAGES
+from skewless.serving.records import AnsweredBatch
+from skewless.serving.tallies import flips
+from skewless_gateway.route_follower import RouteState
 
 _BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 """Dense from 1 to 50 ms, where an objective for one prediction lies."""
+_ROLE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 TOTAL = "total"
+MetricT = TypeVar("MetricT", Counter, Gauge, Histogram)
 
 
 class _NearCacheCollector(Collector):
@@ -45,6 +55,90 @@ class _NearCacheCollector(Collector):
             value=seen.flushes,
         )
         yield GaugeMetricFamily("skewless_near_cache_bytes", "Bytes kept in the near cache.", value=seen.bytes)
+
+
+class RoleMetrics:
+    """What each role does while traffic is split or mirrored. Only bundles in service have series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("endpoint", "role", "bundle")
+        self.rows = Counter(
+            "skewless_role_rows", "Rows scored while traffic is split or mirrored.", labels, registry=registry
+        )
+        self.errors = Counter(
+            "skewless_role_errors",
+            "Requests whose rows a role could not score; live answered those of a canary or an arm.",
+            labels,
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "skewless_role_seconds",
+            "Seconds from a request's arrival to a role's outputs, while traffic is split or mirrored.",
+            labels,
+            buckets=_ROLE_BUCKETS_S,
+            registry=registry,
+        )
+        of_shadow = ("endpoint", "bundle")
+        self.shadow_dropped = Counter(
+            "skewless_shadow_dropped_rows",
+            "Rows that were not mirrored because too many waited.",
+            of_shadow,
+            registry=registry,
+        )
+        self.shadow_flips = Counter(
+            "skewless_shadow_label_flips",
+            "Mirrored rows that the shadow labels otherwise than live.",
+            of_shadow,
+            registry=registry,
+        )
+        self.shadow_difference = Gauge(
+            "skewless_shadow_difference",
+            "Mean of the shadow's score less live's since this process began; bounds hold at every look (95 %).",
+            (*of_shadow, "value"),
+            registry=registry,
+        )
+        self._series: dict[Any, set[tuple[str, ...]]] = {}
+        self._comparisons: dict[tuple[str, str], tuple[str, ShadowComparison]] = {}
+
+    def of(self, metric: MetricT, *labels: str) -> MetricT:
+        """One series of a metric, remembered so that it can be removed; the bundle is a digest, cut to its start."""
+        self._series.setdefault(metric, set()).add(labels)
+        return metric.labels(*labels)
+
+    def compare(self, shadow: AnsweredBatch, live: AnsweredBatch, rows: NDArray[np.intp]) -> None:
+        """Count a shadow's scores of live's `rows`, and compare them."""
+        labels = shadow.endpoint, short(shadow.bundle)
+        flipped = flips(shadow, live, rows)
+        self.of(self.rows, shadow.endpoint, str(shadow.role), short(shadow.bundle)).inc(shadow.rows)
+        self.of(self.shadow_flips, *labels).inc(int(flipped.sum()))
+        beside, so_far = self._comparisons.get(labels, ("", ShadowComparison()))
+        before = so_far if beside == live.bundle else ShadowComparison()
+        after = before.added(live.probabilities[rows], shadow.probabilities, flipped)
+        self._comparisons[labels] = live.bundle, after
+
+    def show_differences(self) -> None:
+        """Tell how far each shadow is from live, which is worked out only when someone looks."""
+        for (endpoint, bundle), (_, comparison) in self._comparisons.items():
+            reading = comparison.reading()
+            for value, number in (("mean", reading.mean), ("low", reading.low), ("high", reading.high)):
+                self.of(self.shadow_difference, endpoint, bundle, value).set(number)
+
+    def keep_only(self, bundles: Mapping[str, frozenset[str]]) -> None:
+        """Remove the series of bundles that no endpoint has in service; `bundles` are short digests by endpoint."""
+        for metric, series in self._series.items():
+            bundle = metric._labelnames.index("bundle")  # noqa: SLF001  # the library has no other way to ask
+            for labels in [each for each in series if each[bundle] not in bundles.get(each[0], ())]:
+                series.discard(labels)
+                with suppress(KeyError):
+                    metric.remove(*labels)
+        for endpoint, short_digest in [*self._comparisons]:
+            if short_digest not in bundles.get(endpoint, ()):
+                del self._comparisons[endpoint, short_digest]
+
+
+def short(bundle: str) -> str:
+    """A bundle as metrics call it: the first 12 digits of its digest."""
+    return bundle[:12]
 
 
 class GatewayMetrics:
@@ -85,9 +179,13 @@ class GatewayMetrics:
             ("endpoint", "bundle"),
             registry=self.registry,
         )
+        self.bundles_loaded = Gauge(
+            "skewless_bundles_loaded", "Bundles in memory, ready to answer.", registry=self.registry
+        )
+        self.roles = RoleMetrics(self.registry)
         self.route_failures = Gauge(
             "skewless_route_failures",
-            "Endpoints whose live bundle could not be taken into service.",
+            "Endpoints of whose route a bundle could not be taken into service.",
             registry=self.registry,
         )
         self.registry_up = Gauge(
@@ -124,6 +222,21 @@ class GatewayMetrics:
             self._stages[stage].observe(taken / 1_000)
         self._stages[TOTAL].observe(total_ms / 1_000)
 
+    def show_routes(self, state: RouteState, *, bundles_loaded: int) -> None:
+        """Tell what is in service, and nothing of what no longer is."""
+        self.bundle_live.clear()
+        for name, endpoint in state.endpoints.items():
+            self.bundle_live.labels(name, short(endpoint.served.digest)).set(1)
+        self.roles.keep_only(
+            {
+                name: frozenset(short(digest) for digest in endpoint.serving.bundles)
+                for name, endpoint in state.endpoints.items()
+            }
+        )
+        self.bundles_loaded.set(bundles_loaded)
+        self.route_failures.set(len(state.failures))
+        self.registry_up.set(0 if state.registry_error else 1)
+
     def show_snapshot_ages(self, ages_s: Mapping[str, float]) -> None:
         """Tell the age of each project's registry snapshot, and of no other project's."""
         self.snapshot_age_seconds.clear()
@@ -132,4 +245,5 @@ class GatewayMetrics:
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
+        self.roles.show_differences()
         return generate_latest(self.registry)

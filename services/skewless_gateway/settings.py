@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from skewless.bundles.serving_profile import Target
 from skewless.settings import GATEWAY_PREFIX, STEP_PACKAGES
 
 
@@ -18,8 +19,16 @@ class GatewaySettings(BaseSettings):
     online_store: str = Field(description="URL of Redis or Valkey, such as redis://127.0.0.1:6379.")
     triton: str = Field(description="host:port of Triton's gRPC API.")
     database_url: str = Field(description="SQLAlchemy URL of the registry database.")
-    artifacts: Path = Field(description="Folder of the artifact store, with the bundles.")
-    prediction_log: Path = Field(description="Folder of the prediction log; it also keeps a copy of the routes.")
+    artifacts: str = Field(description="Folder or s3:// URL of the artifact store, with the bundles.")
+    prediction_log: Path = Field(description="Folder of the prediction log.")
+    state: Path | None = Field(
+        None,
+        description="Folder of the gateway's own copies of routes, snapshots and bundles, from which it starts while "
+        "registry and artifact store are away; the prediction log's where not given.",
+    )
+    target: Target = Field(
+        Target.EMBEDDED_CPU, description="What kind of model server Triton is, as bundles were deployed for it."
+    )
     log_flush_ms: int = Field(
         200,
         ge=0,
@@ -37,3 +46,8 @@ class GatewaySettings(BaseSettings):
     )
     step_packages: str = Field("", description=STEP_PACKAGES)
     drain_s: int = Field(10, ge=0, le=300, description="Seconds that requests in flight get when the gateway stops.")
+
+    @property
+    def state_folder(self) -> Path:
+        """The folder of the gateway's own copies."""
+        return self.state or self.prediction_log

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from skewless.errors import SkewlessError
 from skewless.features.contract import FeatureContract
-from skewless.registry.contract_changes import ContractState, compare_contract
+from skewless.features.contract_changes import ContractState, compare_contract
 from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
 from skewless.timestamps import SECOND_US
@@ -64,6 +64,10 @@ class SnapshotFollower:
     async def run(self) -> None:
         """Follow the registry until cancelled."""
         await self._polling.run()
+
+    def wake(self) -> None:
+        """Look at once: the registry changed."""
+        self._polling.wake()
 
     async def first_look(self, *, timeout_s: float) -> None:
         """Return when snapshots were read once, or could not be, or `timeout_s` is over."""

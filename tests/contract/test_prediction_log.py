@@ -1,21 +1,28 @@
 """The contract of `PredictionLog`, and what the folder's log promises beyond it: exactly once, through a kill -9."""
 
+import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harness.fakes import MemoryPredictionLog
 from harness.servers import wait_until
 from skewless.adapters.prediction_log import FolderPredictionLog, recover
 from skewless.adapters.prediction_reader import read_outcomes, read_predictions
+from skewless.adapters.rollout_evidence import LogEvidence
 from skewless.adapters.spool import read_frames
 from skewless.canonical_json import digest
 from skewless.dtypes import Dtype, column_of
@@ -23,9 +30,12 @@ from skewless.errors import InvalidRequest, Unavailable
 from skewless.features.frame import STATUS_CODE, FeatureFrame
 from skewless.features.visibility import Status
 from skewless.limits import LOG_BUFFER_ROWS_MAX
+from skewless.rollout.role_counts import LATENCY_BINS, RoleCounts
+from skewless.rollout.routes import Role
 from skewless.serving.ports import PredictionLog
-from skewless.serving.records import AnsweredBatch, Outcome, tensor_digest
-from skewless.timestamps import DAY_US, parse_timestamp
+from skewless.serving.records import AnsweredBatch, Outcome, decode, encode, tensor_digest
+from skewless.serving.role_tally import RoleTally
+from skewless.timestamps import DAY_US, SECOND_US, Micros, parse_timestamp
 
 NOW = parse_timestamp("2013-05-01T12:30:00Z")
 FOREVER = (0, 1 << 60)
@@ -322,3 +332,69 @@ async def test_a_full_buffer_is_flushed_before_the_next_answer(tmp_path: Path) -
     assert log.buffered_rows == 0
     await log.close()
     assert len(read_outcomes(tmp_path, *FOREVER)) == LOG_BUFFER_ROWS_MAX
+
+
+async def test_roles_arms_twins_and_places_in_the_request_come_back(tmp_path: Path) -> None:
+    arm = replace(a_batch("arm"), role="arm", experiment="size", arm="larger", positions=np.array([1, 4]))
+    shadow = replace(a_batch("shadow"), role="shadow", positions=np.array([0, 3]), twins=["live-0", "live-3"])
+    async with opened("folder", tmp_path, flush_ms=0) as log:
+        for batch in (a_batch("live"), arm, shadow):
+            log.append(batch)
+        await log.commit()
+        spooled = read_predictions(tmp_path, "flight-delay", *FOREVER).to_pylist()
+    sealed = read_predictions(tmp_path, "flight-delay", *FOREVER).to_pylist()
+    for rows in (spooled, sealed):
+        told = {row["prediction_id"]: row for row in rows}
+        names = ("role", "experiment", "arm", "row", "live_prediction_id")
+        assert [tuple(told[each][name] for name in names) for each in ("live-1", "arm-1", "shadow-1")] == [
+            ("live", None, None, 1, None),
+            ("arm", "size", "larger", 4, None),
+            ("shadow", None, None, 3, "live-3"),
+        ]
+
+
+def a_tally(role: Role, start: int, *, endpoint: str = "flight-delay") -> RoleTally:
+    counts = RoleCounts(requests=3, errors=1, latency=(2, *[0] * (LATENCY_BINS - 1)))
+    return RoleTally(endpoint, role, "", digest("one"), None, Micros(start), Micros(start + SECOND_US), counts, 7)
+
+
+async def test_tallies_are_read_back_from_spool_and_parquet_each_once(tmp_path: Path) -> None:
+    evidence = LogEvidence(tmp_path)
+    now = time.time_ns() // 1_000
+    written = [a_tally(Role.LIVE, now), a_tally(Role.CANARY, now + SECOND_US)]
+    async with opened("folder", tmp_path, flush_ms=0) as log:
+        log.append_tallies([*written, a_tally(Role.LIVE, now, endpoint="other")])
+        await log.commit()
+        assert evidence.tallies("flight-delay", Micros(0), Micros(1 << 60)) == written
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert evidence.tallies("flight-delay", Micros(0), Micros(1 << 60)) == written
+    assert evidence.tallies("flight-delay", Micros(now + 1), Micros(1 << 60)) == written[1:]
+    assert evidence.tallies("flight-delay", Micros(now), Micros(now + SECOND_US)) == written[:1]
+
+
+def write_tally(folder: Path, document: object) -> None:
+    """Put a document in the place of the one tally of a sealed log."""
+    (path,) = folder.glob("tallies/day=*/*.parquet")
+    table = pq.read_table(path)
+    column = pa.array([json.dumps(document)], pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("tally"), "tally", column), path)
+
+
+async def test_a_tally_of_another_version_is_left_out_and_stops_nothing(tmp_path: Path) -> None:
+    foreign = {**a_tally(Role.LIVE, NOW).to_json(), "counts": {"requests": 1}}
+    async with opened("folder", tmp_path, flush_ms=0) as log:
+        assert isinstance(log, FolderPredictionLog)
+        log.append(a_batch("a"))
+        log.append_tallies([a_tally(Role.LIVE, NOW)])
+        await log.commit()
+    write_tally(tmp_path, foreign)
+    assert LogEvidence(tmp_path).tallies("flight-delay", Micros(0), Micros(1 << 60)) == []
+    assert ids(tmp_path) == ["a-0", "a-1"]
+
+
+def test_entries_of_the_format_before_are_still_read() -> None:
+    document = msgspec.msgpack.decode(encode(a_batch("a")))
+    document["format"] = 1
+    for name in ("experiment", "arm", "positions", "twins"):
+        del document["batch"][name]
+    assert encode(decode(msgspec.msgpack.encode(document))) == encode(a_batch("a"))

@@ -16,6 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from skewless.adapters.onnx_runtime import OnnxModel
 from skewless.bundles.bundle import Bundle, BundleContent, load_bundle, write_bundle
 from skewless.bundles.golden import GoldenVectors
+from skewless.bundles.model_files import ModelFiles
+from skewless.bundles.post_processing import PROBABILITIES, PostProcessing
+from skewless.bundles.serving_profile import ServingProfile
 from skewless.canonical_json import Digest, digest
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.features.contract import (
@@ -30,6 +33,7 @@ from skewless.features.contract import (
 )
 from skewless.features.redis_layout import KeyTemplate, feature_field, timestamp_field
 from skewless.serving.ports import ModelSignature
+from skewless.statistics.baseline import baseline_of
 from skewless.timestamps import HOUR_US, SECOND_US
 from skewless.training.definition import BinaryLabels
 from skewless.transforms import FittedTransform, Transform, column, where
@@ -87,14 +91,18 @@ def transform() -> FittedTransform:
 
 
 def sample_columns() -> dict[str, Column]:
-    """Four rows of every column the transform reads, nulls among them."""
+    """Four rows of every column of the contract, nulls among them."""
     return {
+        "origin": column_of(Dtype.STRING, ["JFK", "LGA", "EWR", "JFK"]),
+        "tailnum": column_of(Dtype.STRING, ["N1", None, "N2", "N1"]),
+        "station": column_of(Dtype.INT64, [7, 7, 8, 9]),
+        "scheduled_departure": column_of(Dtype.TIMESTAMP, [hour * HOUR_US for hour in range(4)]),
+        "is_holiday": column_of(Dtype.BOOL, [True, False, False, True]),
         "weather__temp": column_of(Dtype.FLOAT32, [1.5, None, 2.5, 8.0]),
         "weather__wind_dir": column_of(Dtype.INT64, [270, 90, None, 0]),
         "aircraft__seats": column_of(Dtype.INT64, [None, 180, 55, None]),
         "noise__level": column_of(Dtype.FLOAT32, [0.5, 0.25, None, -1.0]),
         "distance": column_of(Dtype.FLOAT32, [100.0, None, 2500.5, 0.0]),
-        "origin": column_of(Dtype.STRING, ["JFK", "LGA", "EWR", "JFK"]),
         "party": column_of(Dtype.INT32, [1, 2, 3, 4]),
     }
 
@@ -142,31 +150,53 @@ class BuiltBundle:
         return {"probabilities": self.model.run(tensor)}
 
 
+def content(
+    *,
+    name: str = "late-flights",
+    given: FeatureContract | None = None,
+    fitted: FittedTransform | None = None,
+    columns: Mapping[str, Column] | None = None,
+    scale: float = 2.0**-12,
+    wrong_golden: bool = False,
+) -> BundleContent:
+    """What a bundle is made of: by default everything of this module, or another contract, transform and rows of it."""
+    given, fitted = given or contract(), fitted or transform()
+    columns = columns or sample_columns()
+    rows = len(next(iter(columns.values())))
+    read = {name: columns[name] for name, _ in fitted.inputs}
+    tensor = fitted.prepare().apply(read, rows)
+    data = model(len(fitted.output_names), scale=scale)
+    probabilities = OnnxModel(data).run(tensor)
+    post = PostProcessing(BinaryLabels("on_time", "late"))
+    scores = post.scores({PROBABILITIES: probabilities})
+    ages = {view.name: np.full(rows, HOUR_US, dtype=np.int64) for view in given.views}
+    return BundleContent(
+        name=name,
+        contract=given,
+        transform=fitted,
+        model=ModelFiles.onnx(data),
+        signature=ModelSignature("features", len(fitted.output_names), ((PROBABILITIES, 2),)),
+        serving=ServingProfile(),
+        post=post,
+        baseline=baseline_of(given, fitted, columns, tensor, {"score": scores}, ages, rows),
+        golden=GoldenVectors(
+            read, tensor, {PROBABILITIES: probabilities + np.float32(0.125) if wrong_golden else probabilities}
+        ),
+        provenance={"trained": TRAINED},
+    )
+
+
 def build_bundle(
     artifacts: Path, *, scale: float = 2.0**-12, reject_missing_weather: bool = False, wrong_golden: bool = False
 ) -> BuiltBundle:
     """Write a bundle to `<artifacts>/<digest>` as an artifact store keeps it."""
-    fitted = transform()
-    onnx_bytes = model(len(fitted.output_names), scale=scale)
-    runner = OnnxModel(onnx_bytes)
-    tensor = fitted.prepare().apply(sample_columns(), 4)
-    outputs = runner.run(tensor)
-    if wrong_golden:
-        outputs = outputs + np.float32(0.125)
-    content = BundleContent(
-        name="late-flights",
-        contract=contract(reject_missing_weather=reject_missing_weather),
-        transform=fitted,
-        model=onnx_bytes,
-        signature=ModelSignature("features", len(fitted.output_names), (("probabilities", 2),)),
-        labels=BinaryLabels("on_time", "late"),
-        golden=GoldenVectors(sample_columns(), tensor, {"probabilities": outputs}),
-        provenance={"trained": TRAINED},
+    made = content(
+        given=contract(reject_missing_weather=reject_missing_weather), scale=scale, wrong_golden=wrong_golden
     )
     incoming = artifacts / "incoming"
-    kept = artifacts / write_bundle(content, incoming)
+    kept = artifacts / write_bundle(made, incoming)
     incoming.rename(kept)
-    return BuiltBundle(load_bundle(kept), runner)
+    return BuiltBundle(load_bundle(kept), OnnxModel(made.model.files[made.model.entry]))
 
 
 def stored(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from skewless.errors import BundleRefused, DeadlineExceeded, SkewlessError, Unavailable
 from skewless.features.online_store import Invalidate, Reply
 from skewless.serving.ports import ModelSignature
-from skewless.serving.records import AnsweredBatch, LogEntry, Outcome
+from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch
+from skewless.serving.role_tally import RoleTally
 
 Scorer = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 
@@ -146,6 +147,9 @@ class MemoryPredictionLog:
 
     def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         self.entries.append(tuple(outcomes))
+
+    def append_tallies(self, tallies: Sequence[RoleTally]) -> None:
+        self.entries.append(TallyBatch.of(tallies))
 
     async def commit(self) -> None:
         if self.failure is not None:

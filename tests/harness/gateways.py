@@ -15,7 +15,7 @@ import uvicorn
 from harness.bundles import BuiltBundle, build_bundle, flights_at
 from harness.fakes import FakeModelBackend, FakeOnlineStore, MemoryPredictionLog
 from harness.servers import wait_until
-from skewless.bundles.artifact_store import FolderArtifactStore
+from skewless.adapters.folder_artifact_store import FolderArtifactStore
 from skewless.bundles.bundle import load_bundle
 from skewless.bundles.model_repository import model_name
 from skewless.errors import SkewlessError
@@ -25,11 +25,16 @@ from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
 from skewless.rollout.routes import Route, RoutingTable
 from skewless.serving.data_plane import DataPlane
+from skewless.serving.shadows import Shadows
+from skewless.serving.tallies import Tallies
 from skewless.timestamps import parse_timestamp
 from skewless_gateway.app import create_app
+from skewless_gateway.bundle_copies import FOLDER, BundleCopies
 from skewless_gateway.gateway import Admission, Gateway
+from skewless_gateway.loaded_bundles import LoadedBundles
 from skewless_gateway.main import new_prediction_id
 from skewless_gateway.metrics import GatewayMetrics
+from skewless_gateway.role_watch import RoleWatch, keep_tallies
 from skewless_gateway.route_follower import RouteFollower
 from skewless_gateway.routes_copy import RoutesCopy
 from skewless_gateway.snapshot_follower import SnapshotFollower
@@ -111,13 +116,17 @@ class GatewayOverFakes:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Gateway]:
         snapshots = SnapshotFollower(self.snapshots, poll_s=POLL_S, copy=SnapshotsCopy(self.artifacts.parent))
+        copies = BundleCopies(
+            FolderArtifactStore(self.artifacts.parent / FOLDER), FolderArtifactStore(self.artifacts), load_bundle
+        )
+        bundles = LoadedBundles(copies.load, self.backend, hash_sizes=snapshots.hash_sizes)
         follower = RouteFollower(
             self.registry.routes,
-            lambda digest: load_bundle(FolderArtifactStore(self.artifacts).open(digest), digest),
-            self.backend,
+            bundles,
             poll_s=POLL_S,
             copy=RoutesCopy(self.artifacts.parent),
-            hash_sizes=snapshots.hash_sizes,
+            keep_only=copies.keep_only,
+            on_change=lambda state: self.metrics.show_routes(state, bundles_loaded=len(bundles.digests)),
         )
         features = FeatureReads(
             self.store,
@@ -126,10 +135,24 @@ class GatewayOverFakes:
             flushes_max=FLUSHES_MAX,
             rows_waiting_max=ROWS_WAITING_MAX,
         )
-        tasks = [asyncio.create_task(each.run()) for each in (snapshots, follower)]
+        tallies = Tallies(NOW)
+        watch = RoleWatch(self.metrics.roles, tallies, wake=follower.wake)
+        shadows = Shadows(
+            features, self.backend, self.log, clock=time.monotonic_ns, new_id=new_prediction_id, observer=watch
+        )
+        runs = (snapshots.run(), follower.run(), shadows.run(), keep_tallies(tallies, self.log, now=lambda: NOW))
+        tasks = [asyncio.create_task(each) for each in runs]
         try:
             yield Gateway(
-                plane=DataPlane(features, self.backend, self.log, now=lambda: NOW, new_id=new_prediction_id),
+                plane=DataPlane(
+                    features,
+                    self.backend,
+                    self.log,
+                    now=lambda: NOW,
+                    new_id=new_prediction_id,
+                    observer=watch,
+                    shadows=shadows,
+                ),
                 follower=follower,
                 snapshots=snapshots,
                 store=self.store,

@@ -65,10 +65,12 @@ class Proxy:
         started.set()
         await stop
         server.close()
-        pending = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        # A connection that was accepted a moment ago becomes a task only now; each round may bring one.
+        while pending := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        await asyncio.sleep(0)  # closed transports say so in the next turn of the loop
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -89,11 +91,12 @@ class Proxy:
             return  # the server is away, which the client is to notice
         finally:
             self._clients.discard(writer)
-            for each in (writer, server_writer):
-                if each is not None:
-                    each.close()
-                    with suppress(OSError):
-                        await each.wait_closed()
+            writers = [each for each in (writer, server_writer) if each is not None]
+            for each in writers:  # all of them before anything is awaited, where this may be cancelled
+                each.close()
+            for each in writers:
+                with suppress(OSError):
+                    await each.wait_closed()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int | None) -> None:
         left = budget

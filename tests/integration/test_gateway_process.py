@@ -1,153 +1,27 @@
 """The gateway as a process of its own, over a real Valkey, Triton and registry, through what happens to them."""
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import redis
 
-from harness.bundles import BuiltBundle, Hashes, build_bundle, flights_at, instance
+from harness.bundles import BuiltBundle, build_bundle, flights_at
 from harness.gateways import ENDPOINT
+from harness.machines import NOW, Machine, running_machine
 from harness.servers import wait_until
 from skewless.adapters.prediction_reader import read_outcomes, read_predictions
-from skewless.bundles.bundle import signature_json
-from skewless.bundles.model_repository import deploy
-from skewless.registry.database import engine, upgrade
-from skewless.registry.records import BundleRecord
-from skewless.registry.repository import Registry
-from skewless.stack.gateway import gateway_spec
-from skewless.stack.ports import LOOPBACK, free_ports
-from skewless.stack.process import ProcessSpec, RunningProcess, start, tail
-from skewless.stack.triton import TritonPorts, triton_spec
-from skewless.stack.valkey import valkey_spec
-from skewless.timestamps import Micros, parse_timestamp
+from skewless.stack.process import ProcessSpec, start
 
-NOW = parse_timestamp("2013-05-01T12:30:00Z")
-AS_OF = "2013-05-01T12:30:00Z"
 FOREVER = (0, 1 << 60)
-
-
-@dataclass
-class Machine:
-    """Valkey, Triton and a gateway on ports that stay the same over restarts."""
-
-    folder: Path
-    specs: dict[str, ProcessSpec]
-    url: str
-    valkey_port: int
-    registry: Registry
-    processes: dict[str, RunningProcess] = field(default_factory=dict)
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "predictions"
-
-    def start(self, name: str) -> None:
-        self.processes[name] = start(self.specs[name])
-
-    def stop(self, name: str, *, kill: bool = False) -> int:
-        process = self.processes.pop(name)
-        if kill:
-            process.signal_group(signal.SIGKILL)
-        return process.stop()
-
-    def fill(self, hashes: Hashes) -> None:
-        def is_filled() -> bool:
-            try:
-                with redis.Redis(port=self.valkey_port) as client:
-                    for key, fields in hashes.items():
-                        client.hset(key, mapping={**fields})
-            except redis.ConnectionError:
-                return False
-            return True
-
-        wait_until(is_filled, "Valkey takes features")
-
-    def publish(self, built: BuiltBundle) -> None:
-        """What the command line does to make a bundle live."""
-        deploy(built.folder, built.digest, self.folder / "models")
-        bundle = built.bundle
-        self.registry.register_bundle(
-            BundleRecord(
-                digest=bundle.digest,
-                name=bundle.name,
-                created_time=Micros(0),
-                artifact=bundle.digest,
-                contract_digest=bundle.contract.digest,
-                transform_digest=bundle.transform.digest,
-                signature=signature_json(bundle.signature),
-            )
-        )
-
-    def predict(self, **changes: object) -> httpx.Response:
-        body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF}}
-        return httpx.post(f"{self.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=30)
-
-    def wait_until_ready(self) -> None:
-        wait_until(self._is_ready, f"the gateway is ready\n{tail(self.specs['gateway'].log_file)}", timeout_s=30)
-
-    def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
-        except httpx.TransportError:
-            return False
-
-
-@contextmanager
-def running_machine(folder: Path) -> Iterator[Machine]:
-    ports = free_ports(5)
-    database_url = f"sqlite:///{folder}/registry.db"
-    upgrade(database_url)
-    logs = folder / "logs"
-    environment = {
-        "ONLINE_STORE": f"redis://{LOOPBACK}:{ports[0]}",
-        "TRITON": f"{LOOPBACK}:{ports[2]}",
-        "DATABASE_URL": database_url,
-        "ARTIFACTS": str(folder / "artifacts"),
-        "PREDICTION_LOG": str(folder / "predictions"),
-        "LOG_FLUSH_MS": "0",
-        "ALLOW_AS_OF": "true",
-    }
-    specs = {
-        "valkey": valkey_spec(port=ports[0], data=folder / "valkey", logs=logs),
-        "triton": triton_spec(
-            ports=TritonPorts(ports[1], ports[2], ports[3]),
-            models=folder / "models",
-            backends=folder / "backends",
-            logs=logs,
-        ),
-        "gateway": gateway_spec(port=ports[4], environment=environment, logs=logs),
-    }
-    registry = Registry(engine(database_url))
-    machine = Machine(folder, specs, f"http://{LOOPBACK}:{ports[4]}", ports[0], registry)
-    try:
-        for name in specs:
-            machine.start(name)
-        yield machine
-    finally:
-        for process in reversed(list(machine.processes.values())):
-            process.stop()
-        registry.close()
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, BuiltBundle]]:
     with running_machine(tmp_path_factory.mktemp("machine")) as running:
-        built = build_bundle(running.folder / "artifacts")
-        running.publish(built)
-        running.registry.create_endpoint(ENDPOINT, description="", bundle=built.digest, actor="test", reason="test")
-        running.fill(flights_at(NOW))
-        running.wait_until_ready()
-        # Triton is ready before the model is: wait for the endpoint itself.
-        wait_until(lambda: running.predict().status_code == 200, "the endpoint answers", timeout_s=30)
-        yield running, built
+        yield running, running.serve(0)
 
 
 Running = tuple[Machine, BuiltBundle]

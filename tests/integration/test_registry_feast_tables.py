@@ -363,6 +363,7 @@ def test_listing_features_imports_no_feast_and_no_redis(shop: Shop) -> None:
 
 def test_apply_registers_nothing_where_no_snapshot_can_follow(shop: Shop, tmp_path: Path) -> None:
     registry = tmp_path / "feast.db"
+    (tmp_path / "not-migrated.db").touch()
     environment = {
         **shop.environment,
         "SKEWLESS_FEAST_REGISTRY": f"sqlite:///{registry}",

@@ -1,122 +1,184 @@
-"""The folder artifact store: a bundle is there completely or not at all."""
+"""The folder artifact store: what only a folder can show. What every store keeps to is in the contract test."""
 
-import threading
-from pathlib import Path
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path, PosixPath
+from typing import ClassVar
 
 import pytest
 
-from skewless.bundles.artifact_store import FolderArtifactStore
-from skewless.canonical_json import Digest, digest
-from skewless.errors import BundleRefused, InvalidDefinition, NotFound
+from harness.artifacts import content, write_artifact
+from skewless.adapters.folder_artifact_store import FolderArtifactStore
+from skewless.canonical_json import Digest
+from skewless.errors import BundleRefused, Unavailable
+from skewless.timestamps import SECOND_US
 
-A, B = digest("a"), digest("b")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FolderArtifactStore:
-    return FolderArtifactStore(tmp_path / "artifacts")
+DAY_S = 86_400
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "built"
-    (made / "model").mkdir(parents=True)
-    (made / "manifest.json").write_bytes(b"{}")
-    (made / "model" / "model.onnx").write_bytes(bytes(range(256)))
-    return made
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+@pytest.fixture
+def store(root: Path) -> FolderArtifactStore:
+    return FolderArtifactStore(root)
 
 
-def test_an_opened_bundle_has_the_bytes_that_were_put(store: FolderArtifactStore, folder: Path) -> None:
-    location = store.put(folder, A)
-    assert _content(store.open(A)) == _content(folder)
-    assert location == A, "the location is relative to the store, so that the store can move"
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    return tmp_path / "built"
 
 
-def test_putting_a_digest_again_keeps_the_first_copy(store: FolderArtifactStore, folder: Path) -> None:
-    store.put(folder, A)
-    (folder / "manifest.json").write_bytes(b"changed")
-    assert store.put(folder, A) == A
-    assert (store.open(A) / "manifest.json").read_bytes() == b"{}"
+def _age(folder: Path, seconds: float) -> int:
+    """Make a folder and all in it look that old; returns its new time (µs)."""
+    moment_us = folder.stat().st_mtime_ns // 1_000 - int(seconds * SECOND_US)
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, ns=(moment_us * 1_000, moment_us * 1_000))
+    return moment_us
 
 
-def test_digests_are_listed_sorted_and_nothing_else_is(
-    store: FolderArtifactStore, folder: Path, tmp_path: Path
+def test_an_old_bundle_that_is_put_today_is_young(store: FolderArtifactStore, built: Path) -> None:
+    made = write_artifact(built)
+    built_time = _age(built, 30 * DAY_S)
+    store.put(built, made)
+    assert store.inventory().artifacts[0].put_time > built_time + 29 * DAY_S * SECOND_US
+
+
+def test_a_put_between_the_look_and_the_removal_keeps_the_bundle(
+    store: FolderArtifactStore, root: Path, built: Path
 ) -> None:
+    made = write_artifact(built)
+    store.put(built, made)
+    _age(root / made, DAY_S)
+    # What a removal does first, before it looks at the time once more.
+    (root / made).rename(root / f".checking-{made}")
+    store.put(built, made)
+    assert [path.name for path in root.iterdir()] == [made]
+    assert content(store.open(made)) == content(built)
+
+
+class _Interrupted(PosixPath):
+    """A path at whose first rename somebody else does something first."""
+
+    first: ClassVar[list[Callable[[], object]]] = []
+
+    def rename(self, target: str | os.PathLike[str]) -> "_Interrupted":
+        while self.first:
+            self.first.pop()()
+        super().rename(target)
+        return self.__class__(target)
+
+
+def test_a_put_after_the_first_look_of_a_removal_keeps_the_bundle(
+    store: FolderArtifactStore, root: Path, built: Path
+) -> None:
+    made = write_artifact(built)
+    store.put(built, made)
+    moment = _age(root / made, DAY_S)
+    _Interrupted.first.append(lambda: store.put(built, made))
+    assert not FolderArtifactStore(_Interrupted(root)).discard(made, unless_put_after=moment)
+    assert not _Interrupted.first, "the put came in between"
+    assert [path.name for path in root.iterdir()] == [made]
+    assert content(store.open(made)) == content(built)
+
+
+@pytest.mark.parametrize("look", ["open", "digests", "inventory", "delete"])
+def test_a_removal_killed_before_it_decided_has_removed_nothing(
+    store: FolderArtifactStore, root: Path, built: Path, look: str
+) -> None:
+    made = write_artifact(built)
+    store.put(built, made)
+    (root / made).rename(root / f".checking-{made}")
+    if look == "open":
+        assert content(store.open(made)) == content(built)
+    elif look == "digests":
+        assert store.digests() == (made,)
+    elif look == "inventory":
+        assert [artifact.digest for artifact in store.inventory().artifacts] == [made]
+    else:
+        store.delete(made)
+        assert list(root.iterdir()) == []
+
+
+def test_of_two_copies_that_two_removals_leave_one_is_dropped(
+    store: FolderArtifactStore, root: Path, built: Path
+) -> None:
+    made = write_artifact(built)
+    store.put(built, made)
+    (root / made).rename(root / f".checking-{made}")
+    FolderArtifactStore(root.with_name("other")).put(built, made)
+    (root.with_name("other") / made).rename(root / made)
+    assert content(store.open(made)) == content(built)
+    assert [path.name for path in root.iterdir()] == [made]
+
+
+def test_leftovers_are_named_and_removed_once_they_are_old(store: FolderArtifactStore, root: Path, built: Path) -> None:
+    made = write_artifact(built)
+    for name in (f".incoming-{made}-x", f".outgoing-{made}-y"):
+        write_artifact(root / name)
+    moment = _age(root / f".incoming-{made}-x", 2 * DAY_S)
+    inventory = store.inventory()
+    assert [leftover.name for leftover in inventory.leftovers] == [f".incoming-{made}-x", f".outgoing-{made}-y"]
     assert store.digests() == ()
-    for each in (A, B):
-        store.put(folder, each)
-    (tmp_path / "artifacts" / f".incoming-{A}-left-by-a-crash").mkdir()
-    (tmp_path / "artifacts" / "notes.txt").write_text("not a bundle")
-    assert store.digests() == tuple(sorted((A, B)))
+    results = [store.discard_leftover(each.name, unless_modified_after=moment) for each in inventory.leftovers]
+    assert results == [True, False]
+    assert [path.name for path in root.iterdir()] == [f".outgoing-{made}-y"]
 
 
-def test_an_unknown_digest_is_not_found_and_the_known_ones_are_named(store: FolderArtifactStore, folder: Path) -> None:
-    store.put(folder, A)
-    with pytest.raises(NotFound, match=f"Known: `{A}`"):
-        store.open(B)
-    with pytest.raises(NotFound):
-        store.delete(B)
+def test_a_put_removes_what_killed_puts_left_a_day_ago(store: FolderArtifactStore, root: Path, built: Path) -> None:
+    made = write_artifact(built)
+    for age_s in (2 * DAY_S, 60):
+        write_artifact(root / f".incoming-{made}-{age_s}")
+        _age(root / f".incoming-{made}-{age_s}", age_s)
+    store.put(built, made)
+    assert sorted(path.name for path in root.iterdir()) == [f".incoming-{made}-60", made]
 
 
-def test_a_deleted_bundle_is_gone_and_leaves_nothing(store: FolderArtifactStore, folder: Path, tmp_path: Path) -> None:
-    store.put(folder, A)
-    store.put(folder, B)
-    store.delete(A)
-    assert store.digests() == (B,)
-    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [B]
-    store.put(folder, A)
-    assert store.digests() == tuple(sorted((A, B)))
-
-
-@pytest.mark.parametrize("name", ["../escape", "/etc", "", "A" * 64, "a" * 63])
-def test_a_name_that_is_no_digest_never_becomes_a_path(store: FolderArtifactStore, folder: Path, name: str) -> None:
-    for act in (lambda: store.put(folder, Digest(name)), lambda: store.open(Digest(name))):
-        with pytest.raises(InvalidDefinition, match="64 lower-case"):
-            act()
-
-
-def test_a_folder_with_a_link_is_refused_and_nothing_is_kept(
-    store: FolderArtifactStore, folder: Path, tmp_path: Path
-) -> None:
-    (folder / "model" / "link").symlink_to(tmp_path)
-    with pytest.raises(BundleRefused, match="`model/link`"):
-        store.put(folder, A)
+def test_a_link_in_the_place_of_a_bundle_is_no_bundle(store: FolderArtifactStore, root: Path, built: Path) -> None:
+    made = write_artifact(built)
+    root.mkdir()
+    (root / made).symlink_to(built, target_is_directory=True)
     assert store.digests() == ()
 
 
-def test_a_folder_that_is_not_there_is_refused(store: FolderArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(BundleRefused, match="does not exist"):
-        store.put(tmp_path / "nothing", A)
+def test_a_file_that_the_manifest_does_not_name_is_refused(store: FolderArtifactStore, root: Path, built: Path) -> None:
+    made = write_artifact(built)
+    store.put(built, made)
+    (root / made / "model" / "extra.pkl").write_bytes(b"")
+    with pytest.raises(BundleRefused, match=r"`model/extra\.pkl`"):
+        store.open(made)
 
 
-def test_a_file_that_cannot_be_copied_leaves_nothing_behind(
-    store: FolderArtifactStore, folder: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "artifacts").write_text("a file where the store should be")
-    with pytest.raises(OSError, match="exists"):
-        store.put(folder, A)
-    assert (tmp_path / "artifacts").is_file()
+def test_a_store_that_cannot_be_written_is_unavailable_and_says_where(root: Path, built: Path) -> None:
+    root.write_text("a file where the store should be")
+    with pytest.raises(Unavailable, match="artifacts` cannot be used") as refused:
+        FolderArtifactStore(root).put(built, write_artifact(built))
+    assert "permissions" in refused.value.hint
+    assert root.is_file()
 
 
-def test_puts_of_one_digest_at_once_all_succeed_and_keep_one_copy(
-    store: FolderArtifactStore, folder: Path, tmp_path: Path
-) -> None:
-    barrier = threading.Barrier(8)
-    locations: list[str] = []
+def test_a_kill_at_any_step_of_a_put_leaves_the_bundle_there_or_not_there(root: Path, built: Path) -> None:
+    made = write_artifact(built)
+    steps = _killed_at_each_step("put", root, built, made)
+    assert steps > 10, "the put writes files, syncs, renames and cleans up"
 
-    def put() -> None:
-        barrier.wait()
-        locations.append(store.put(folder, A))
 
-    threads = [threading.Thread(target=put) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert locations == [A] * 8
-    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [A]
-    assert _content(store.open(A)) == _content(folder)
+def test_a_kill_at_any_step_of_a_discard_leaves_the_bundle_there_or_not_there(root: Path, built: Path) -> None:
+    made = write_artifact(built)
+    steps = _killed_at_each_step("discard", root, built, made)
+    assert steps > 5, "the discard renames twice and removes files"
+
+
+def _killed_at_each_step(act: str, root: Path, built: Path, made: Digest) -> int:
+    """Runs tests/harness/killed_artifact_store.py, which checks what is left after each kill."""
+    command = [sys.executable, str(TESTS / "harness" / "killed_artifact_store.py"), act, str(root), str(built), made]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(TESTS)}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)

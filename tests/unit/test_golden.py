@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skewless import canonical_json
-from skewless.bundles.golden import GoldenVectors, check_same_bits
+from skewless.bundles.golden import GoldenVectors, check_near, check_same_bits
 from skewless.dtypes import Column, Dtype, column_of, to_python
 from skewless.errors import BundleRefused
 from skewless.transforms import FittedTransform, Transform, column, where
@@ -56,6 +56,23 @@ def test_reasons_survive_and_golden_vectors_of_older_bundles_have_none() -> None
         GoldenVectors.from_json({**with_reasons.to_json(), "reasons": ["one"]})
 
 
+def test_scores_survive_bit_for_bit_and_have_one_for_each_row() -> None:
+    scores = np.array([0.0, -0.0, 1e-45, 0.1, 1.0], dtype=np.float32)
+    kept = GoldenVectors(COLUMNS, TENSOR, {}, scores=scores)
+    back = GoldenVectors.from_json(json.loads(canonical_json.encode(kept.to_json())))
+    assert back.scores is not None
+    check_same_bits(scores, back.scores, what="scores")
+    assert "scores" not in _vectors().to_json()
+    with pytest.raises(BundleRefused, match=r"scores of shape \(4,\) for 5 golden rows"):
+        GoldenVectors.from_json({**kept.to_json(), "scores": GoldenVectors({}, scores[:4], {}).to_json()["tensor"]})
+
+
+def test_samples_are_the_values_without_nulls() -> None:
+    samples = _vectors().samples
+    assert samples["i64"] == [-(2**63), 2**63 - 1, 2**53 + 1, 0]
+    assert {name: len(values) for name, values in samples.items()} == dict.fromkeys(COLUMNS, 4)
+
+
 def test_no_rows_survive_too() -> None:
     none = GoldenVectors({"f": column_of(Dtype.FLOAT32, [])}, np.empty((0, 3), np.float32), {})
     assert GoldenVectors.from_json(none.to_json()).tensor.shape == (0, 3)
@@ -92,6 +109,35 @@ def test_equal_bits_pass_in_any_memory_order() -> None:
 def test_another_shape_is_refused() -> None:
     with pytest.raises(BundleRefused, match=r"shape \(5, 1\)"):
         check_same_bits(TENSOR, TENSOR[:, :1], what="tensor")
+
+
+def test_a_score_that_differs_is_named_by_its_row() -> None:
+    scores = np.array([0.5, 0.25], dtype=np.float32)
+    with pytest.raises(BundleRefused, match=r"the score differs .* 1 of 2 values, first at row 1: expected "):
+        check_same_bits(scores, np.array([0.5, 0.75], dtype=np.float32), what="the score")
+
+
+def test_near_values_pass_within_the_tolerance_and_not_beyond() -> None:
+    near = TENSOR.copy()
+    near[2, 0] += np.float32(0.005)
+    check_near(TENSOR, near, tolerance=0.01, what="an output")
+    near[2, 0] += np.float32(0.01)
+    with pytest.raises(BundleRefused, match=r"an output, by more than 0.01, differs .* first at row 2, column 0"):
+        check_near(TENSOR, near, tolerance=0.01, what="an output")
+    lost = TENSOR.copy()
+    lost[3, 0] = np.nan
+    with pytest.raises(BundleRefused, match="row 3, column 0"):
+        check_near(TENSOR, lost, tolerance=0.01, what="an output")
+
+
+def test_without_a_tolerance_a_bit_is_a_difference() -> None:
+    other = TENSOR.copy()
+    other.view(np.uint32)[2, 0] ^= 1
+    check_near(TENSOR, other, tolerance=1e-6, what="an output")
+    with pytest.raises(BundleRefused, match="row 2, column 0"):
+        check_near(TENSOR, other, tolerance=0.0, what="an output")
+    with pytest.raises(BundleRefused, match="shape"):
+        check_near(TENSOR, TENSOR[:1], tolerance=0.1, what="an output")
 
 
 X, WHOLE, WORD = column("x", Dtype.FLOAT64), column("whole", Dtype.INT64), column("word", Dtype.STRING)

@@ -11,8 +11,8 @@ from harness.gateways import FakeSnapshots
 from skewless.canonical_json import digest
 from skewless.errors import InvalidDefinition, Unavailable
 from skewless.features.compiled_registry import CompiledRegistry
+from skewless.features.contract_changes import Definitions
 from skewless.features.feature_checks import Finding, Severity
-from skewless.registry.contract_changes import Definitions
 from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
 from skewless.timestamps import SECOND_US, Micros

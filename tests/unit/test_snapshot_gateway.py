@@ -20,6 +20,7 @@ from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
 from skewless.rollout.routes import RoutingTable
 from skewless.timestamps import HOUR_US, SECOND_US, Micros
+from skewless_gateway.loaded_bundles import LoadedBundles
 from skewless_gateway.route_follower import RouteFollower
 
 
@@ -94,13 +95,12 @@ async def test_a_bundle_is_prepared_with_the_hash_sizes_of_its_own_project(tmp_p
         asked.append(project)
         return {("origin",): 3}
 
-    follower = RouteFollower(
-        lambda: RoutingTable((route_to(built),)),
+    bundles = LoadedBundles(
         lambda digest: load_bundle(tmp_path / "artifacts" / digest, digest),
         FakeModelBackend({model_name(built.digest): built.outputs}),
-        poll_s=POLL_S,
         hash_sizes=sizes,
     )
+    follower = RouteFollower(lambda: RoutingTable((route_to(built),)), bundles, poll_s=POLL_S)
     await follower.refresh()
     await follower.refresh()
     assert follower.endpoint(ENDPOINT).contract == contract()

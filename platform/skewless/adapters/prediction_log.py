@@ -22,7 +22,8 @@ from skewless.adapters.prediction_sealer import seal
 from skewless.adapters.spool import SUFFIX, SpoolFile
 from skewless.errors import Unavailable
 from skewless.limits import LOG_BUFFER_ROWS_MAX, OUTCOMES_MAX, ROWS_MAX
-from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, encode
+from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch, encode, entry_rows
+from skewless.serving.role_tally import RoleTally
 
 PART = "prediction log"
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
@@ -86,6 +87,10 @@ class FolderPredictionLog:
         """See `PredictionLog.append_outcomes`."""
         self._take(tuple(outcomes), len(outcomes))
 
+    def append_tallies(self, tallies: Sequence[RoleTally]) -> None:
+        """See `PredictionLog.append_tallies`."""
+        self._take(TallyBatch.of(tallies), len(tallies))
+
     async def commit(self) -> None:
         """See `PredictionLog.commit`: flushes when `flush_ms` is 0 or LOG_BUFFER_ROWS_MAX rows are in memory."""
         if self._flush_s and self._rows < LOG_BUFFER_ROWS_MAX:
@@ -141,7 +146,7 @@ class FolderPredictionLog:
                 waiter.set_exception(refusal)
             return
         with self._changed:
-            self._rows -= sum(entry.rows if isinstance(entry, AnsweredBatch) else len(entry) for entry in entries)
+            self._rows -= sum(map(entry_rows, entries))
         for waiter in waiters:
             waiter.set_result(None)
 

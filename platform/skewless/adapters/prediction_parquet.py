@@ -2,10 +2,12 @@
 
     <folder>/predictions/day=2013-05-01/endpoint=flight-delay/<segment>-<bundle>.parquet
     <folder>/outcomes/day=2013-05-01/<segment>.parquet                        (day: when the outcome was received)
+    <folder>/tallies/day=2026-11-21/<segment>.parquet                         (day: when the tally ends)
 
 File names follow from the segment alone, so writing a segment again after a crash replaces and never duplicates.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ from skewless.adapters.arrow_columns import column_to_arrow
 from skewless.dtypes import Column
 from skewless.durability import sync
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES
-from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, tensor_digest
+from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch, tensor_digest
 from skewless.timestamps import format_timestamp
 
 PREDICTIONS = "predictions"
 OUTCOMES = "outcomes"
+TALLIES = "tallies"
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _BUNDLE_CHARACTERS = 12
 
@@ -35,15 +38,29 @@ OUTCOME_SCHEMA = pa.schema(
         ("received_time", TIMESTAMP),
     ]
 )
+TALLY_SCHEMA = pa.schema(
+    [
+        ("endpoint", pa.string()),
+        ("role", pa.string()),
+        ("bundle_digest", pa.string()),
+        ("start", TIMESTAMP),
+        ("end", TIMESTAMP),
+        ("tally", pa.string()),
+    ]
+)
 
 
 def write_segment(folder: Path, segment: str, entries: Iterable[LogEntry]) -> None:
     """Write everything of one segment, each file renamed into place once it is on the disk. Raises OSError."""
     batches: dict[tuple[str, str, str], list[AnsweredBatch]] = {}
     outcomes: dict[str, list[Outcome]] = {}
+    tallies: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         if isinstance(entry, AnsweredBatch):
             batches.setdefault((day_of(entry.as_of), entry.endpoint, entry.bundle), []).append(entry)
+        elif isinstance(entry, TallyBatch):
+            for tally in entry.documents:
+                tallies.setdefault(day_of(tally["end"]), []).append(tally)
         else:
             for outcome in entry:
                 outcomes.setdefault(day_of(outcome.received_time), []).append(outcome)
@@ -52,6 +69,8 @@ def write_segment(folder: Path, segment: str, entries: Iterable[LogEntry]) -> No
         _write(prediction_table(of_bundle), folder / PREDICTIONS / f"day={day}" / f"endpoint={endpoint}" / name)
     for day, of_day in outcomes.items():
         _write(outcome_table(of_day), folder / OUTCOMES / f"day={day}" / f"{segment}.parquet")
+    for day, tallied in tallies.items():
+        _write(tally_table(tallied), folder / TALLIES / f"day={day}" / f"{segment}.parquet")
 
 
 def day_of(moment: int) -> str:
@@ -68,6 +87,11 @@ def segment_of(path: Path) -> str:
     return path.stem.split("-", 1)[0]
 
 
+def bundle_of(path: Path) -> str:
+    """The first digits of the digest of the bundle whose predictions a Parquet file has."""
+    return path.stem.split("-", 1)[1]
+
+
 def prediction_table(batches: Sequence[AnsweredBatch]) -> Any:
     """One row per prediction, of batches of one bundle."""
     first = batches[0]
@@ -77,10 +101,13 @@ def prediction_table(batches: Sequence[AnsweredBatch]) -> Any:
         "as_of": pa.array(_per_row(batches, [batch.as_of for batch in batches]), TIMESTAMP),
         "endpoint": pa.array(_per_row(batches, [batch.endpoint for batch in batches]), pa.string()),
         "bundle_digest": pa.array(_per_row(batches, [batch.bundle for batch in batches]), pa.string()),
-        "role": pa.array(_per_row(batches, [batch.role for batch in batches]), pa.string()),
+        "role": pa.array(_per_row(batches, [str(batch.role) for batch in batches]), pa.string()),
+        "experiment": pa.array(_per_row(batches, [batch.experiment or None for batch in batches]), pa.string()),
+        "arm": pa.array(_per_row(batches, [batch.arm or None for batch in batches]), pa.string()),
+        "live_prediction_id": pa.array([twin for batch in batches for twin in _twins(batch)], pa.string()),
         "rung": pa.array(_per_row(batches, [batch.rung for batch in batches]), pa.string()),
         "request_id": pa.array(_per_row(batches, [batch.request_id for batch in batches]), pa.string()),
-        "row": pa.array(np.concatenate([np.arange(batch.rows, dtype=np.int32) for batch in batches])),
+        "row": pa.array(np.concatenate([_positions(batch) for batch in batches])),
         "label": pa.array([label for batch in batches for label in batch.labels], pa.string()),
         "probability": pa.array(np.concatenate([batch.probabilities for batch in batches])),
         "tensor": pa.array([row.tobytes() for row in tensor], pa.binary()),
@@ -111,6 +138,30 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Any:
         name: [getattr(each, name) for each in outcomes] for name in OUTCOME_SCHEMA.names
     }
     return pa.table(dict(rows), schema=OUTCOME_SCHEMA)
+
+
+def tally_table(tallies: Sequence[Mapping[str, Any]]) -> Any:
+    """One row per tally."""
+    rows = [
+        {
+            "endpoint": each["endpoint"],
+            "role": each["role"],
+            "bundle_digest": each["bundle"],
+            "start": each["start"],
+            "end": each["end"],
+            "tally": json.dumps(each),
+        }
+        for each in tallies
+    ]
+    return pa.Table.from_pylist(rows, schema=TALLY_SCHEMA)
+
+
+def _positions(batch: AnsweredBatch) -> NDArray[np.int32]:
+    return (np.arange(batch.rows) if batch.positions is None else batch.positions).astype(np.int32)
+
+
+def _twins(batch: AnsweredBatch) -> Sequence[str | None]:
+    return batch.twins or [None] * batch.rows
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> Any:

@@ -82,7 +82,7 @@ def read_outcomes(folder: Path, start: int, end: int) -> Any:
     """
 
     def wanted(entry: LogEntry) -> bool:
-        return not isinstance(entry, AnsweredBatch)
+        return isinstance(entry, tuple)
 
     spooled, segments = _read_spools(folder, wanted)
     outcomes = [each for entry in spooled if isinstance(entry, tuple) for each in entry]

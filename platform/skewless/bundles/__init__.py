@@ -1,1 +1,1 @@
-"""The unit that is shipped: contract, transform, model, labels, golden vectors and provenance under one digest."""
+"""The unit that is shipped, everything that answers under one digest: its format, its admission, where it is kept."""

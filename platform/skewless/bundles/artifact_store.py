@@ -1,126 +1,105 @@
-"""Where bundle folders are kept, by digest. What is inside a bundle is no concern of the store."""
+"""Where bundle folders are kept, by digest: the port that folders and S3-compatible storage implement."""
 
 import re
-import shutil
-import stat
-import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from skewless.canonical_json import Digest
-from skewless.durability import sync
-from skewless.errors import BundleRefused, InvalidDefinition, NotFound
+from skewless.errors import InvalidDefinition
+from skewless.timestamps import Micros
 
-_INCOMING = ".incoming-"
-_OUTGOING = ".outgoing-"
-_LISTED_MAX = 10
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A bundle that is kept. `put_time` is when it was put last, `size_bytes` that of its files."""
+
+    digest: Digest
+    put_time: Micros
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What an unfinished put or removal left, or is busy with now. Nobody can open it."""
+
+    name: str
+    modified_time: Micros
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything in a store: artifacts by digest, leftovers by name."""
+
+    artifacts: tuple[Artifact, ...]
+    leftovers: tuple[Leftover, ...]
 
 
 class ArtifactStore(Protocol):
-    """Keeps immutable bundle folders. A folder is there completely or not at all."""
+    """Keeps immutable bundle folders. A folder is there completely or not at all; any number of processes share it.
+
+    Every method raises InvalidDefinition for a name that is no digest, and Unavailable when the store cannot be
+    reached or used now; none waits without a bound.
+    """
 
     def put(self, folder: Path, digest: Digest) -> str:
         """Keep a copy of `folder` under `digest` and return its location, relative to the store.
 
-        Does nothing where the digest is kept already. Raises BundleRefused for a folder that cannot be kept.
+        Safe to repeat: what is there already is not sent again, what is torn is replaced, and the put time is now.
+        An interrupted put is invisible. Raises BundleRefused for a folder that is not what its manifest says, or
+        whose manifest does not have this digest, and Conflict while the bundle is being removed.
         """
         ...
 
     def open(self, digest: Digest) -> Path:
-        """A local folder with the bundle's files, to be read only. Raises NotFound."""
+        """A local folder with the bundle's files, each compared with its SHA-256; to be read only.
+
+        Raises NotFound, and BundleRefused naming the file that is missing, torn, foreign or tampered with.
+        """
+        ...
+
+    def verify(self, digest: Digest) -> int:
+        """Read all that the store keeps of a bundle, and return its bytes. Raises as `open`, and keeps no copy."""
         ...
 
     def digests(self) -> tuple[Digest, ...]:
         """Every digest kept, sorted."""
         ...
 
+    def inventory(self) -> Inventory:
+        """Everything kept, and what unfinished work left."""
+        ...
+
     def delete(self, digest: Digest) -> None:
-        """Forget a bundle. Raises NotFound."""
+        """Forget a bundle, whoever needs it. Raises NotFound."""
+        ...
+
+    def discard(self, digest: Digest, *, unless_put_after: int) -> bool:
+        """Forget a bundle; False where it was put after that moment (µs) or is gone. Safe beside puts of it."""
+        ...
+
+    def discard_leftover(self, name: str, *, unless_modified_after: int) -> bool:
+        """Remove a leftover of `inventory`; False where it was written to after that moment (µs) or is gone."""
         ...
 
 
-class FolderArtifactStore:
-    """An artifact store in one folder of one file system, `<root>/<digest>/`; several processes may share it."""
+def check_digest(digest: str) -> Digest:
+    """The digest. Raises InvalidDefinition for anything but 64 lower-case hexadecimal digits.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def put(self, folder: Path, digest: Digest) -> str:
-        """See `ArtifactStore.put`. Durable when it returns: files and folders are synced before the rename."""
-        kept = self._folder(digest)
-        if kept.is_dir():
-            return kept.name
-        _refuse_unkeepable(folder)
-        self._root.mkdir(parents=True, exist_ok=True)
-        incoming = self._root / f"{_INCOMING}{digest}-{uuid.uuid4().hex}"
-        try:
-            shutil.copytree(folder, incoming)
-            _sync_tree(incoming)
-            _rename_unless_there(incoming, kept)
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
-        sync(self._root)
-        return kept.name
-
-    def open(self, digest: Digest) -> Path:
-        """See `ArtifactStore.open`."""
-        kept = self._folder(digest)
-        if not kept.is_dir():
-            raise NotFound(
-                "bundle artifact",
-                digest,
-                known=self.digests()[:_LISTED_MAX],
-                hint=f"the registry knows bundles whose files are kept in `{self._root}`; build it again, or "
-                "point the artifact store at the folder that has it",
-            )
-        return kept
-
-    def digests(self) -> tuple[Digest, ...]:
-        """See `ArtifactStore.digests`."""
-        if not self._root.is_dir():
-            return ()
-        return tuple(
-            sorted(Digest(each.name) for each in self._root.iterdir() if re.fullmatch("[0-9a-f]{64}", each.name))
-        )
-
-    def delete(self, digest: Digest) -> None:
-        """See `ArtifactStore.delete`. Renamed first, so that nobody opens a half-deleted bundle."""
-        outgoing = self._root / f"{_OUTGOING}{digest}-{uuid.uuid4().hex}"
-        self.open(digest).rename(outgoing)
-        for leftover in (outgoing, *self._root.glob(f"{_OUTGOING}{digest}-*")):
-            shutil.rmtree(leftover, ignore_errors=True)
-        sync(self._root)
-
-    def _folder(self, digest: Digest) -> Path:
-        # The digest becomes a path: anything but hexadecimal digits could point out of the store.
-        if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise InvalidDefinition(f"{digest!r} is not a bundle digest: 64 lower-case hexadecimal digits")
-        return self._root / digest
+    A digest becomes part of paths and keys: anything else could point out of the store.
+    """
+    if not is_digest(digest):
+        raise InvalidDefinition(f"{digest!r} is not a bundle digest: 64 lower-case hexadecimal digits")
+    return Digest(digest)
 
 
-def _refuse_unkeepable(folder: Path) -> None:
-    if not folder.is_dir():
-        raise BundleRefused(f"bundle folder `{folder}` does not exist")
-    for path in sorted(folder.rglob("*")):
-        mode = path.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            # A link's target is not covered by the bundle's digest and may change after it was verified.
-            raise BundleRefused(
-                f"`{path.relative_to(folder)}` in bundle folder `{folder}` is neither a file nor a folder",
-                hint="a bundle holds regular files only; replace links by what they point to",
-            )
+def is_digest(name: str) -> bool:
+    """Whether a name has the form of a digest.
 
-
-def _rename_unless_there(incoming: Path, kept: Path) -> None:
-    try:
-        incoming.rename(kept)
-    except OSError:
-        # Another process kept the same digest first; a rename never replaces a folder that has files.
-        if not kept.is_dir():
-            raise
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        sync(path)
-    sync(folder)
+    >>> is_digest("ab" * 32), is_digest("../" + "ab" * 32)
+    (True, False)
+    """
+    return _DIGEST.fullmatch(name) is not None

@@ -3,6 +3,7 @@
 inputs:   {column: values}          before the transform, nulls included
 tensor:   float32 (rows, columns)   after the transform, kept as its bytes
 outputs:  {name: float32 (rows, columns)} of the model, kept as their bytes
+scores:   float32 (rows,)           after post-processing, kept as their bytes; absent outside of bundles
 reasons:  a sentence per row, why it is one of them; absent where rows were not chosen for their branches
 """
 
@@ -32,14 +33,24 @@ class GoldenVectors:
     outputs: Mapping[str, NDArray[np.float32]]
     reasons: tuple[str, ...] = ()
     """One for each row, or none at all; see `transforms.golden_rows`."""
+    scores: NDArray[np.float32] | None = None
+    """What callers are told of each row (rows,); None where there is no post-processing."""
 
     def __post_init__(self) -> None:
         if self.reasons and len(self.reasons) != len(self.tensor):
             raise ValueError(f"{len(self.reasons)} reasons for {len(self.tensor)} golden rows")
+        if self.scores is not None and self.scores.shape != (len(self.tensor),):
+            raise ValueError(f"scores of shape {self.scores.shape} for {len(self.tensor)} golden rows")
 
     @property
     def rows(self) -> int:
+        """How many rows."""
         return len(self.tensor)
+
+    @property
+    def samples(self) -> dict[str, list[object]]:
+        """Values of the rows by column, without nulls: typical ones for the differential check of a transform."""
+        return {name: [item for item in to_python(each) if item is not None] for name, each in self.columns.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `canonical_json.encode`."""
@@ -50,6 +61,7 @@ class GoldenVectors:
             },
             "tensor": _array_json(self.tensor),
             "outputs": {name: _array_json(output) for name, output in self.outputs.items()},
+            **({} if self.scores is None else {"scores": _array_json(self.scores)}),
             **({"reasons": list(self.reasons)} if self.reasons else {}),
         }
 
@@ -62,6 +74,7 @@ class GoldenVectors:
                 tensor=_array(data["tensor"]),
                 outputs={name: _array(entry) for name, entry in data["outputs"].items()},
                 reasons=tuple(str(reason) for reason in data.get("reasons", ())),
+                scores=_array(data["scores"]) if "scores" in data else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BundleRefused(f"golden.json does not hold golden vectors: {error!r}") from error
@@ -71,14 +84,37 @@ def check_same_bits(expected: NDArray[np.float32], actual: NDArray[np.float32], 
     """Raises BundleRefused naming the first row and column whose bits differ; `what` says whose they are."""
     if expected.shape != actual.shape:
         raise BundleRefused(f"{what} has shape {actual.shape}, golden vectors have {expected.shape}")
-    differing = np.argwhere(expected.view(np.uint32) != np.ascontiguousarray(actual).view(np.uint32))
+    differing = np.argwhere(_bits(expected) != _bits(actual))
     if len(differing):
-        row, column = differing[0]
-        raise BundleRefused(
-            f"{what} differs from the golden vectors in {len(differing)} of {expected.size} values, first at "
-            f"row {row}, column {column}: expected {expected[row, column]!r}, got {actual[row, column]!r}",
-            hint="the bundle was built by another version of this code or its libraries; train it again here",
-        )
+        raise _difference(expected, actual, differing, what)
+
+
+def check_near(expected: NDArray[np.float32], actual: NDArray[np.float32], *, tolerance: float, what: str) -> None:
+    """As `check_same_bits`, where values may be up to `tolerance` apart; 0.0 is bit for bit."""
+    if not tolerance or expected.shape != actual.shape:
+        check_same_bits(expected, actual, what=what)
+        return
+    with np.errstate(invalid="ignore"):
+        near = np.abs(expected.astype(np.float64) - actual) <= tolerance
+    differing = np.argwhere(~(near | (_bits(expected) == _bits(actual))))
+    if len(differing):
+        raise _difference(expected, actual, differing, f"{what}, by more than {tolerance:g},")
+
+
+def _bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(values).view(np.uint32)
+
+
+def _difference(
+    expected: NDArray[np.float32], actual: NDArray[np.float32], differing: NDArray[np.intp], what: str
+) -> BundleRefused:
+    place = tuple(differing[0].tolist())
+    named = ", ".join(f"{axis} {at}" for axis, at in zip(("row", "column"), place, strict=False))
+    return BundleRefused(
+        f"{what} differs from the golden vectors in {len(differing)} of {expected.size} values, first at "
+        f"{named}: expected {expected[place]!r}, got {actual[place]!r}",
+        hint="the bundle was built by another version of this code or its libraries; train it again here",
+    )
 
 
 def _plain(item: object) -> object:

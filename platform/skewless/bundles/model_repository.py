@@ -1,54 +1,27 @@
-"""Bundles written as Triton models. The target here is the CPU server of the embedded stack.
+"""Triton's model repository: a folder with a model for each deployed bundle, written whole and taken away whole.
 
-    <models>/bundle_<16 hex>/config.pbtxt    tensors, batching, warm-up
-    <models>/bundle_<16 hex>/1/model.py      runs ONNX Runtime inside Triton's python backend
-    <models>/bundle_<16 hex>/1/model.onnx    the bundle's model, unchanged
+    <models>/bundle_<16 hex>/…    see bundles/triton_model.py
 
-Another target (a GPU server's onnxruntime backend, say) differs in these files only; names, tensors and all that
-the gateway does stay the same.
+Several processes on one machine may deploy and retire at once; others may read the folder, a Triton server among them.
 """
 
 import fcntl
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
-from skewless.bundles.bundle import MODEL, LoadSteps, load_bundle
+from skewless.bundles.bundle import LoadSteps, load_bundle
+from skewless.bundles.serving_profile import Target
+from skewless.bundles.triton_model import triton_files
 from skewless.canonical_json import Digest
-from skewless.limits import MODEL_BATCH_ROWS_MAX
-from skewless.serving.ports import ModelSignature
 
-VERSION = "1"
-"""A bundle is immutable, so its model has one version for ever; another bundle is another model."""
-CONFIG = "config.pbtxt"
 _DIGEST_CHARACTERS = 16
-_TEMPLATES = "skewless_triton"
-"""The package that holds the model templates, named and not imported: the library must not depend on services."""
 _INCOMING = ".incoming-"
-
-_CONFIG_TEMPLATE = """\
-name: "{model}"
-backend: "python"
-max_batch_size: {batch_rows_max}
-{input}
-{outputs}
-version_policy {{ latest {{ num_versions: 1 }} }}
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-dynamic_batching {{
-  # No delay: what arrives while a batch runs forms the next one.
-  # No queue policy either: with one, Triton 2.51 stops prefetching, and a request that arrives just as a batch
-  # ends can sleep for 500 ms (docs/adr/0004). The gateway bounds what is in flight and for how long.
-  max_queue_delay_microseconds: 0
-}}
-# ONNX Runtime plans its memory at the first run of a shape; callers must not wait for that.
-model_warmup [
-{warmup}
-]
-"""
+_MODEL = re.compile(rf"bundle_[0-9a-f]{{{_DIGEST_CHARACTERS}}}")
 
 
 def model_name(digest: str) -> str:
@@ -60,31 +33,61 @@ def model_name(digest: str) -> str:
     return f"bundle_{digest[:_DIGEST_CHARACTERS]}"
 
 
-def deploy(bundle_folder: Path, digest: str, models_folder: Path, *, steps: LoadSteps | None = None) -> str:
-    """Write a bundle's model into a model repository and return its name there; nothing is loaded yet.
+def deploy(
+    bundle_folder: Path,
+    digest: str,
+    models_folder: Path,
+    *,
+    target: Target = Target.EMBEDDED_CPU,
+    steps: LoadSteps | None = None,
+) -> str:
+    """Write a bundle's model for a target into a model repository and return its name there; nothing is loaded yet.
 
-    The model is there completely or not at all, and deploying again changes nothing. `steps` as for `load_bundle`.
-    Raises BundleRefused for a bundle that does not verify.
+    The model is there completely or not at all, and deploying again changes no file. `steps` as for `load_bundle`.
+    Raises BundleRefused for a bundle that does not verify, or whose model the target cannot run.
     """
     bundle = load_bundle(bundle_folder, Digest(digest), steps=steps)
     name = model_name(digest)
+    content = triton_files(name, bundle.read_model(), bundle.signature, bundle.serving, bundle.golden.tensor, target)
+    _place(content, models_folder, name)
+    return name
+
+
+def retire(models_folder: Path, keep: frozenset[str], *, older_than_s: float, now_s: float) -> tuple[str, ...]:
+    """Take away every model that is not to be kept and was deployed, again or at first, long enough ago.
+
+    `keep` has model names, `now_s` is seconds since 1970. Returns the names of the models taken away; a server that
+    has loaded one goes on serving it until it is told to unload it. Also clears what a killed deployment left behind.
+    The age protects a model that was deployed for a route that is about to name it.
+    """
+    if not models_folder.is_dir():
+        return ()
+    with _alone_in(models_folder):
+        old = [
+            each for each in models_folder.iterdir() if each.is_dir() and now_s - each.stat().st_mtime > older_than_s
+        ]
+        retired = [each for each in old if _MODEL.fullmatch(each.name) and each.name not in keep]
+        outgoing = [each for each in old if each.name.startswith(_INCOMING)]
+        outgoing += [each.rename(models_folder / f"{_INCOMING}{each.name}-{uuid.uuid4().hex}") for each in retired]
+    for each in outgoing:
+        shutil.rmtree(each, ignore_errors=True)
+    return tuple(sorted(each.name for each in retired))
+
+
+def _place(content: Mapping[str, bytes], models_folder: Path, name: str) -> None:
     target = models_folder / name
-    content = {
-        CONFIG: render_config(name, bundle.signature).encode(),
-        f"{VERSION}/model.py": (files(_TEMPLATES) / "embedded_cpu" / "model.py").read_bytes(),
-        f"{VERSION}/model.onnx": (bundle_folder / MODEL).read_bytes(),
-    }
-    if _is_deployed(target, content):
-        return name
     models_folder.mkdir(parents=True, exist_ok=True)
-    incoming = models_folder / f"{_INCOMING}{name}-{uuid.uuid4().hex}"
-    outgoing = models_folder / f"{_INCOMING}{name}-{uuid.uuid4().hex}"
+    with _alone_in(models_folder):
+        if _is_deployed(target, content):
+            os.utime(target)  # wanted again: `retire` counts its age from now on
+            return
+    incoming, outgoing = (models_folder / f"{_INCOMING}{name}-{uuid.uuid4().hex}" for _ in range(2))
     try:
         for path, data in content.items():
             _write(incoming / path, data)
         with _alone_in(models_folder):
             if _is_deployed(target, content):
-                return name
+                return
             if target.exists():
                 # Left by another version of the templates. The server keeps what it has loaded until it loads again.
                 target.rename(outgoing)
@@ -92,32 +95,14 @@ def deploy(bundle_folder: Path, digest: str, models_folder: Path, *, steps: Load
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
-    return name
 
 
-def render_config(model: str, signature: ModelSignature) -> str:
-    """Triton's configuration of a bundle's model for a CPU."""
-    return _CONFIG_TEMPLATE.format(
-        model=model,
-        batch_rows_max=MODEL_BATCH_ROWS_MAX,
-        input=_tensors("input", ((signature.input_name, signature.input_columns),)),
-        outputs=_tensors("output", signature.outputs),
-        warmup=",\n".join(
-            f'  {{ name: "{rows} rows" batch_size: {rows} inputs {{ key: "{signature.input_name}" '
-            f"value {{ data_type: TYPE_FP32 dims: [ {signature.input_columns} ] zero_data: true }} }} }}"
-            for rows in (1, 64)
-        ),
-    )
-
-
-def _tensors(kind: str, tensors: tuple[tuple[str, int], ...]) -> str:
-    lines = (f'  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {columns} ] }}' for name, columns in tensors)
-    return f"{kind} [\n" + ",\n".join(lines) + "\n]"
-
-
-def _is_deployed(target: Path, content: dict[str, bytes]) -> bool:
+def _is_deployed(target: Path, content: Mapping[str, bytes]) -> bool:
+    """Whether exactly these files are there, besides what Python compiled of them."""
+    paths = (each for each in target.rglob("*") if not each.is_dir() and each.parent.name != "__pycache__")
+    there = {each.relative_to(target).as_posix() for each in paths}
     try:
-        return all((target / path).read_bytes() == data for path, data in content.items())
+        return there == content.keys() and all((target / path).read_bytes() == data for path, data in content.items())
     except OSError:
         return False
 

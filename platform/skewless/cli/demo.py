@@ -17,6 +17,7 @@ from skewless.cli.demo_state import (
     sources_work,
     training_work,
 )
+from skewless.cli.deployments import opened_deployment
 from skewless.cli.feature_commands import materialize_at
 from skewless.cli.model_commands import describe
 from skewless.cli.output import say, step
@@ -24,6 +25,7 @@ from skewless.cli.workspace import Workspace
 from skewless.dtypes import Dtype
 from skewless.errors import Conflict, InvalidDefinition, InvalidRequest, NotFound, Unavailable
 from skewless.features.contract import FeatureContract
+from skewless.registry.deployment import Change
 from skewless.registry.repository import system_clock
 from skewless.settings import StackSettings
 from skewless.simulation.example import Example
@@ -121,16 +123,17 @@ class Demo:
 
     def _serve(self, bundle: Bundle) -> None:
         name = self._example.endpoint
+        change = Change(actor(), "demo")
         with step(f"Serving on endpoint {name}") as progress:
-            with self._workspace.deployment() as deployment:
+            with opened_deployment(self._workspace) as deployment:
                 try:
                     deployment.registry.endpoint(name)
                 except NotFound:
                     deployment.create_endpoint(
-                        name, bundle=bundle.digest, description=self._example.title, actor=actor(), reason="demo"
+                        name, bundle=bundle.digest, description=self._example.title, change=change
                     )
                 else:
-                    deployment.promote(name, bundle=bundle.digest, actor=actor(), reason="demo")
+                    deployment.promote(name, change, bundle=bundle.digest)
             asyncio.run(self._wait_until_served(bundle))
             progress.note(f"bundle {bundle.digest[:12]} answers through Triton")
 
@@ -159,7 +162,7 @@ class Demo:
             self._workspace.gateway_url,
             self._example.endpoint,
             timestamp_fields=timestamps,
-            label_names=(bundle.labels.negative, bundle.labels.positive),
+            label_names=(bundle.post.labels.negative, bundle.post.labels.positive),
         )
 
     def _replayed(self, bundle: Bundle, *, again: bool) -> ReplayRecord:

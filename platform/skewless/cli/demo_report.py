@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from skewless.adapters.onnx_runtime import OnnxModel
 from skewless.adapters.prediction_reader import read_outcomes, read_predictions
 from skewless.adapters.served_rows import pick, served_rows
-from skewless.bundles.bundle import MODEL, Bundle
+from skewless.bundles.bundle import Bundle
 from skewless.cli.demo_state import ReplayRecord
+from skewless.cli.local_model import local_model
 from skewless.cli.output import step
 from skewless.cli.workspace import Workspace
 from skewless.errors import InvalidDefinition, NotFound
@@ -148,7 +148,7 @@ def _logged(workspace: Workspace, example: Example, period: Period, prediction_i
 
 
 def _compared(bundle: Bundle, table: Any, offline: PointInTime) -> Comparison:
-    model = OnnxModel((bundle.folder / MODEL).read_bytes())
+    model = local_model(bundle)
     served = served_rows(table, bundle.contract, model.output_name)
     scored = recompute(bundle, offline, model.run, served.given, served.as_of)
     return compare(bundle.contract, served.prediction_ids, served.scored, scored)
@@ -160,7 +160,7 @@ def _live_evaluation(workspace: Workspace, bundle: Bundle, table: Any, record: R
     # A prediction whose outcome came twice has the later one; the table is in order of receipt.
     labels = dict(zip(outcomes.column("prediction_id").to_pylist(), outcomes.column("label").to_pylist(), strict=True))
     rows = [
-        (labels[prediction_id] == bundle.labels.positive, probability)
+        (labels[prediction_id] == bundle.post.labels.positive, probability)
         for prediction_id, probability in zip(
             table.column("prediction_id").to_pylist(), table.column("probability").to_pylist(), strict=True
         )

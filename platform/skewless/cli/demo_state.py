@@ -11,6 +11,7 @@ from skewless.features.contract import FeatureContract
 from skewless.simulation.replay import Replay
 from skewless.timestamps import Micros
 from skewless.training.definition import ModelDefinition
+from skewless.training.gates import gate_json
 
 FILE = "demo.json"
 
@@ -96,9 +97,13 @@ def training_work(sources: str, definition: ModelDefinition, contract: FeatureCo
             "sources": sources,
             "contract": contract.digest,
             "transform": definition.transform.digest,
-            "definition": msgspec.to_builtins(
-                [definition.examples, definition.training, definition.holdout, definition.labels, definition.learner]
-            ),
+            "definition": [
+                msgspec.to_builtins([definition.examples, definition.training, definition.holdout, definition.labels]),
+                definition.learner_record(),
+                [gate_json(each) for each in definition.gates],
+                msgspec.to_builtins([definition.slices, definition.weights, definition.calibration, definition.seed]),
+                definition.serving.to_json(),
+            ],
         }
     )
 

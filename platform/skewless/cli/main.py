@@ -71,11 +71,16 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "dataset": LazyCommand("skewless.cli.model_commands", "dataset", "Build training sets."),
     "train": LazyCommand("skewless.cli.model_commands", "train", "Train a model and write its bundle."),
     "bundle": LazyCommand("skewless.cli.bundle_commands", "bundle", "Verify, register, show and list bundles."),
+    "artifact": LazyCommand(
+        "skewless.cli.artifact_commands", "artifact", "List, verify and clean up the files of bundles."
+    ),
     "transform": LazyCommand(
         "skewless.cli.transform_commands", "transform", "Show, compare and verify fitted transforms."
     ),
     "endpoint": LazyCommand("skewless.cli.endpoint_commands", "endpoint", "Create, list and show endpoints."),
-    "rollout": LazyCommand("skewless.cli.endpoint_commands", "rollout", "Change which bundle answers."),
+    "rollout": LazyCommand(
+        "skewless.cli.rollout_commands", "rollout", "Change which bundles answer, and see how they do."
+    ),
     "predict": LazyCommand("skewless.cli.prediction_commands", "predict", "Ask an endpoint for predictions."),
     "replay": LazyCommand("skewless.cli.prediction_commands", "replay", "Recompute a logged prediction."),
 }

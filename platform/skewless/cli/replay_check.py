@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from skewless.adapters.onnx_runtime import OnnxModel
 from skewless.adapters.prediction_reader import find_prediction
 from skewless.adapters.served_rows import bundle_of, served_rows
-from skewless.bundles.bundle import MODEL
+from skewless.cli.local_model import local_model
 from skewless.cli.workspace import Workspace
 from skewless.serving.records import tensor_digest
 from skewless.timestamps import format_timestamp
@@ -56,7 +55,7 @@ def check(workspace: Workspace, prediction_id: str) -> ReplayCheck:
     """Recompute a prediction of the workspace's log. Raises NotFound for one it does not have."""
     table = find_prediction(workspace.home.predictions, prediction_id)
     bundle = workspace.bundle(bundle_of(table))
-    model = OnnxModel((bundle.folder / MODEL).read_bytes())
+    model = local_model(bundle)
     served = served_rows(table, bundle.contract, model.output_name)
     tensor = bundle.transform.prepare().apply({**served.given, **served.scored.frame.columns}, 1)
     return ReplayCheck(

@@ -4,7 +4,6 @@ import importlib
 import os
 import pkgutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from skewless.adapters.artifact_opening import open_artifact_store
 from skewless.adapters.step_loader import TransformSteps
-from skewless.bundles.artifact_store import FolderArtifactStore
+from skewless.bundles.artifact_store import ArtifactStore
 from skewless.bundles.bundle import Bundle, LoadSteps, load_bundle, signature_json
 from skewless.canonical_json import Digest
 from skewless.cli.arguments import actor
@@ -22,7 +22,6 @@ from skewless.errors import InvalidDefinition, NotFound, Unavailable
 from skewless.features.contract import FeatureContract
 from skewless.features.feature_checks import Finding, Severity, check_definitions
 from skewless.registry.database import engine, upgrade
-from skewless.registry.deployment import Deployment
 from skewless.registry.feast_tables import FeastTables
 from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry, system_clock
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     # Importing these takes seconds (Feast) or pulls in training libraries; commands that need them pay, others do not.
     from skewless.adapters.duckdb_point_in_time import DuckDBOffline
     from skewless.adapters.feast_repository import Applied, FeatureRepository
-    from skewless.training.train import Training
+    from skewless.training.assembly import Training
 
 Progress = Callable[[str], None]
 _NOWHERE = "127.0.0.1:6379"
@@ -54,10 +53,10 @@ class Workspace:
         """The folder of everything kept."""
         return self.settings.folders
 
-    @property
-    def artifacts(self) -> FolderArtifactStore:
-        """The artifact store."""
-        return FolderArtifactStore(self.home.artifacts)
+    @cached_property
+    def artifacts(self) -> ArtifactStore:
+        """The artifact store. Raises InvalidSettings where its address cannot be used."""
+        return open_artifact_store(self.settings.artifacts_address, cache=self.home.artifact_cache)
 
     @contextmanager
     def registry(self, *, create: bool = False) -> Iterator[Registry]:
@@ -80,12 +79,6 @@ class Workspace:
             yield snapshots
         finally:
             snapshots.close()
-
-    @contextmanager
-    def deployment(self) -> Iterator[Deployment]:
-        """Changes of live bundles."""
-        with self.registry() as registry:
-            yield Deployment(registry, self.artifacts, self.home.triton_models, self.steps)
 
     @property
     def online_store_url(self) -> str:
@@ -225,28 +218,17 @@ class Workspace:
         )
 
     def train(self, definition: ModelDefinition, progress: Progress) -> "Training":
-        """Train a model, keep its bundle in the artifact store and register it."""
-        from skewless.adapters.onnx_learner import BoostedTreesLearner
-        from skewless.training.train import train
+        """Train a model, keep its bundle in the artifact store, register it, and record its data sets and metrics."""
+        from skewless.cli.training_run import run_training
 
-        self.home.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.home.root, prefix="bundle-") as folder:
-            training = train(
-                definition,
-                self.contract(definition),
-                self.offline(definition),
-                BoostedTreesLearner(definition.learner),
-                Path(folder),
-                progress,
-            )
-            progress("verifying and registering the bundle")
-            self.register(Path(folder))
-        return training
+        return run_training(self, definition, progress)
 
     def register(self, folder: Path) -> Bundle:
-        """Verify a bundle folder, keep it in the artifact store and record it. Raises BundleRefused."""
-        bundle = load_bundle(folder, steps=self.steps)
-        verify_outputs(bundle)
+        """Admit a bundle folder, keep it in the artifact store and record it. Raises BundleRefused."""
+        from skewless.cli.bundle_admission import admission_of
+
+        admission = admission_of(self, folder)
+        bundle = admission.require()
         location = self.artifacts.put(folder, bundle.digest)
         with self.registry(create=True) as registry:
             registry.register_bundle(
@@ -260,7 +242,9 @@ class Workspace:
                     signature=signature_json(bundle.signature),
                     metrics=bundle.provenance.get("holdout", {}).get("metrics", {}),
                     provenance=bundle.provenance,
-                )
+                ),
+                actor=actor(),
+                detail={"checks": admission.results},
             )
         return bundle
 
@@ -285,17 +269,3 @@ def refuse_errors(findings: Sequence[Finding]) -> None:
             f"{len(errors)} registered definitions are wrong:\n{listed}",
             hint="correct them and run `skewless apply`; the last good registry snapshot stays",
         )
-
-
-def verify_outputs(bundle: Bundle) -> None:
-    """Run the bundle's model on its golden tensor. Raises BundleRefused where an output's bits differ."""
-    from skewless.adapters.onnx_runtime import OnnxModel
-    from skewless.bundles.bundle import MODEL
-    from skewless.bundles.golden import check_same_bits
-
-    model = OnnxModel((bundle.folder / MODEL).read_bytes())
-    check_same_bits(
-        bundle.golden.outputs[model.output_name],
-        model.run(bundle.golden.tensor),
-        what=f"model output `{model.output_name}`",
-    )

@@ -7,7 +7,8 @@ from os import PathLike
 from pathlib import Path
 
 from skewless.adapters.step_loader import TransformSteps
-from skewless.bundles.bundle import MANIFEST, load_bundle
+from skewless.bundles.bundle import load_bundle
+from skewless.bundles.manifest import MANIFEST
 from skewless.errors import InvalidDefinition, InvalidRequest, NotFound
 from skewless.features.contract import FeatureContract
 

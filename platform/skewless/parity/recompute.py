@@ -11,7 +11,7 @@ from skewless.dtypes import Column
 from skewless.features.contract import FeatureContract
 from skewless.features.frame import FeatureFrame
 from skewless.parity.compare import Scored
-from skewless.training.train import Scorer
+from skewless.training.learner import Scorer
 
 
 class PointInTime(Protocol):

@@ -1,1 +1,1 @@
-"""The registry database: bundles, endpoints, routes, registry snapshots and the audit trail."""
+"""The registry database: bundles, endpoints, routes, experiments, evaluations, keys, snapshots and the audit trail."""

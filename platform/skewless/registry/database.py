@@ -1,18 +1,18 @@
 """Connections to the registry database, and its schema kept at the newest migration."""
 
-import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from skewless.errors import InvalidSettings, Unavailable
+from skewless.registry.sqlite import WRITES as WRITES  # what reads and writes here imports it from here
+from skewless.registry.sqlite import sqlite_engine, sqlite_file, use_write_ahead_log
 
 if TYPE_CHECKING:
     # Loaded only by what migrates: a gateway, which never does, starts 0.1 s earlier and 11 MB smaller without it.
@@ -20,27 +20,26 @@ if TYPE_CHECKING:
 
 REGISTRY_DATABASE = "registry database"
 BUSY_TIMEOUT_MS = 5_000
-"""How long a SQLite writer waits for another; a registry transaction takes milliseconds."""
+"""How long a writer waits for another; a registry transaction takes milliseconds."""
 MIGRATION_BUSY_TIMEOUT_MS = 60_000
 """How long a migration waits for another process's migration."""
-CONNECT_TIMEOUT_S = 5
-POOL_CONNECTIONS_MAX = 5
-WRITES = "skewless_writes"
-"""Execution option of connections whose transactions write; SQLite then takes its write lock at once."""
+CHANGES_CHANNEL = "skewless_changes"
+"""PostgreSQL's NOTIFY channel: one message for each audited change, when it is committed."""
 _MIGRATION_LOCK = 0x536B_6577_6C65_7373
 """PostgreSQL advisory lock of migrations: the bytes of `Skewless`."""
-_SWITCH_AGAIN_S = 0.01
 _ALEMBIC = threading.Lock()
 """Alembic runs `env.py` through module globals: one migration at a time in a process, whatever the database."""
 _ALLOWED = "sqlite:///<path> or postgresql+psycopg://<user>:<password>@<host>/<database>"
+_ENCODED = "write `@`, `:` and `/` inside a password as %40, %3A and %2F"
 
 
 def engine(url: str) -> Engine:
     """A pooled engine on the registry database; connects when first used. Dispose of it when done.
 
+    Never creates a SQLite file: without one it does not answer, and answers once there is one, or another one.
     Raises InvalidSettings for a URL that names no supported database or one whose driver is not installed.
     """
-    return _engine(_parse(url), busy_timeout_ms=BUSY_TIMEOUT_MS, foreign_keys=True)
+    return _engine(parse_url(url), busy_timeout_ms=BUSY_TIMEOUT_MS, migrates=False)
 
 
 def upgrade(url: str) -> None:
@@ -51,8 +50,8 @@ def upgrade(url: str) -> None:
     """
     from alembic import command
 
-    parsed = _parse(url)
-    if (file := _sqlite_file(parsed)) is not None:
+    parsed = parse_url(url)
+    if (file := sqlite_file(parsed)) is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     with migrating(url) as connection:
         config = _config()
@@ -69,15 +68,15 @@ def revision_status(url: str) -> tuple[str | None, str]:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    parsed = _parse(url)
+    parsed = parse_url(url)
     newest = ScriptDirectory.from_config(_config()).get_current_head()
     assert newest is not None, "the project ships at least one migration"
-    file = _sqlite_file(parsed)
+    file = sqlite_file(parsed)
     if file is not None and not file.exists():
         return None, newest
     database = engine(url)
-    if parsed.get_backend_name() == "sqlite":
-        event.listen(database, "connect", _use_write_ahead_log)
+    if file is not None:
+        use_write_ahead_log(database, give_up_after_s=MIGRATION_BUSY_TIMEOUT_MS / 1_000)
     try:
         with translated(parsed), database.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision(), newest
@@ -92,10 +91,10 @@ def migrating(url: str) -> Iterator[Connection]:
     SQLite rebuilds a table to alter it, which foreign keys would forbid; they are checked before the commit.
     Its file is set to write-ahead logging, which stays with it, so that readers go on while one writes.
     """
-    parsed = _parse(url)
-    database = _engine(parsed, busy_timeout_ms=MIGRATION_BUSY_TIMEOUT_MS, foreign_keys=False)
+    parsed = parse_url(url)
+    database = _engine(parsed, busy_timeout_ms=MIGRATION_BUSY_TIMEOUT_MS, migrates=True)
     if parsed.get_backend_name() == "sqlite":
-        event.listen(database, "connect", _use_write_ahead_log)
+        use_write_ahead_log(database, give_up_after_s=MIGRATION_BUSY_TIMEOUT_MS / 1_000)
     try:
         with translated(parsed), database.execution_options(**{WRITES: True}).begin() as connection:
             if parsed.get_backend_name() == "postgresql":
@@ -131,87 +130,67 @@ def translated(url: URL) -> Iterator[None]:
         raise unavailable(url, error) from error
 
 
-def unavailable(url: URL, error: DBAPIError | PoolTimeoutError) -> Unavailable:
-    """What a failed statement means to a caller: the registry at `url` cannot answer now."""
-    reason = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+def unavailable(url: URL, error: DBAPIError | PoolTimeoutError, *, lost: str = "") -> Unavailable:
+    """What a failed statement means to a caller: the registry at `url` cannot answer now.
+
+    `lost` is what the caller does not know because of that.
+    """
+    reason = (str(error.orig) if isinstance(error, DBAPIError) else str(error)).strip() or type(error).__name__
     return Unavailable(
         REGISTRY_DATABASE,
-        f"{reason.strip() or type(error).__name__} ({url.render_as_string(hide_password=True)})",
+        f"{reason} ({_shown(url)}){lost and f'; {lost}'}",
         hint="check that it is up and reachable; `skewless up` creates it and brings its schema to the newest "
         "migration, `skewless doctor` says where it stands",
     )
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """The parts of a registry database's URL. Raises InvalidSettings for one that names no supported database."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        # The text itself stays out of the message: it may hold a password.
-        raise InvalidSettings("the registry database's URL cannot be read", hint=f"allowed: {_ALLOWED}") from error
+    except (ArgumentError, ValueError):
+        # Neither the text nor the error, which quotes it, is told: it may hold a password.
+        raise InvalidSettings(
+            "the registry database's URL cannot be read", hint=f"allowed: {_ALLOWED}; {_ENCODED}"
+        ) from None
     if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
         raise InvalidSettings(f"the registry database cannot be `{parsed.drivername}`", hint=f"allowed: {_ALLOWED}")
+    if "@" in (parsed.host or ""):
+        raise InvalidSettings("the host of the registry database's URL holds an `@`", hint=_ENCODED)
+    if parsed.get_backend_name() == "postgresql":
+        return _with_driver(parsed)
     return parsed
 
 
-def _engine(url: URL, *, busy_timeout_ms: int, foreign_keys: bool) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        database = create_engine(url, connect_args={"timeout": busy_timeout_ms / 1_000})
-        _configure_sqlite(database, busy_timeout_ms=busy_timeout_ms, foreign_keys=foreign_keys)
-        return database
-    try:
-        return create_engine(
-            url,
-            pool_size=POOL_CONNECTIONS_MAX,
-            max_overflow=0,
-            pool_timeout=CONNECT_TIMEOUT_S,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+def _with_driver(url: URL) -> URL:
+    """The same database by the one driver that is supported, which need not be named."""
+    driver = url.drivername.partition("+")[2]
+    if driver not in {"", "psycopg"}:
+        raise InvalidSettings(
+            f"the registry database cannot be reached by the driver `{driver}`", hint=f"allowed: {_ALLOWED}"
         )
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _shown(url: URL) -> str:
+    """A URL without the secrets that may stand in it."""
+    query = {name: "***" if "pass" in name.lower() else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def _engine(url: URL, *, busy_timeout_ms: int, migrates: bool) -> Engine:
+    """`migrates`: it may create a SQLite file, and its foreign keys are checked by the migration itself."""
+    if url.get_backend_name() == "sqlite":
+        return sqlite_engine(url, busy_timeout_ms=busy_timeout_ms, foreign_keys=not migrates, creates=migrates)
+    try:
+        from skewless.registry.postgresql import postgresql_engine
+
+        return postgresql_engine(url, lock_timeout_ms=busy_timeout_ms, statement_timeout_ms=2 * busy_timeout_ms)
+    except ImportError as error:
         raise InvalidSettings(
             f"the driver of `{url.drivername}` is not installed: {error}",
-            hint="install Skewless with its `postgres` extra, and write postgresql+psycopg:// in the URL",
+            hint="install Skewless with its `postgres` extra",
         ) from error
-
-
-def _configure_sqlite(database: Engine, *, busy_timeout_ms: int, foreign_keys: bool) -> None:
-    """Enforce foreign keys, wait for other writers, and begin transactions explicitly.
-
-    Python's driver begins a transaction only before it writes, which would let a row change between the read
-    and the write of one transaction; so it is told to begin none (`isolation_level` None), and BEGIN is sent
-    here. A transaction that writes takes the write lock at its start: upgrading a read lock later fails at
-    once with `database is locked` when another writer came between, whatever the busy timeout.
-    """
-
-    @event.listens_for(database, "connect")
-    def _prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
-        connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
-
-    @event.listens_for(database, "begin")
-    def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _use_write_ahead_log(connection: Any, _record: object) -> None:
-    """Switch a SQLite file to write-ahead logging, however many processes do so at once.
-
-    Two that switch a new file together are in each other's way, and SQLite then refuses at once, whatever the
-    busy timeout (74 of 150 new files, six processes each; SQLite 3.40.1, 2 cores, 2026-11-21). So the switch is
-    tried again until the timeout is over.
-    """
-    give_up = time.monotonic() + MIGRATION_BUSY_TIMEOUT_MS / 1_000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
-            time.sleep(_SWITCH_AGAIN_S)
-        else:
-            return
 
 
 def _config() -> "Config":
@@ -221,9 +200,3 @@ def _config() -> "Config":
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
-
-
-def _sqlite_file(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"}:
-        return None
-    return Path(str(url.database))

@@ -11,7 +11,10 @@ from skewless.timestamps import Micros, format_timestamp
 
 @dataclass(frozen=True, slots=True)
 class BundleRecord:
-    """One registered bundle. `artifact` is its location in the artifact store, relative to the store."""
+    """One registered bundle. `artifact` is its location in the artifact store, relative to the store.
+
+    `retired_time` is when it was given up: no route may name it from then on, and its files may be gone.
+    """
 
     digest: Digest
     name: str
@@ -22,6 +25,7 @@ class BundleRecord:
     signature: Mapping[str, Any]
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    retired_time: Micros | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with times as RFC 3339 text."""
@@ -35,22 +39,31 @@ class BundleRecord:
             "signature": dict(self.signature),
             "metrics": dict(self.metrics),
             "provenance": dict(self.provenance),
+            "retired_time": _timestamp(self.retired_time),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointRecord:
-    """One endpoint, its route, the name of its live bundle, and since when that one is live."""
+    """One endpoint and its route. `names` has the name of every bundle that the route names.
+
+    `live_since` is when the live bundle became so.
+    """
 
     route: Route
     created_time: Micros
-    live_name: str
     live_since: Micros
+    names: Mapping[Digest, str]
 
     @property
     def name(self) -> str:
         """The endpoint's name."""
         return self.route.endpoint
+
+    @property
+    def live_name(self) -> str:
+        """The name of the live bundle."""
+        return self.names[self.route.live]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with times as RFC 3339 text."""
@@ -59,6 +72,56 @@ class EndpointRecord:
             "created_time": format_timestamp(self.created_time),
             "live_name": self.live_name,
             "live_since": format_timestamp(self.live_since),
+            "names": dict(sorted(self.names.items())),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRecord:
+    """One data set: what was asked for and the digest of what came back. Its rows lie elsewhere.
+
+    `start` and `end` are the period of the questions, None where they have no time.
+    """
+
+    digest: Digest
+    name: str
+    rows: int
+    start: Micros | None
+    end: Micros | None
+    query: str
+    created_time: Micros
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with times as RFC 3339 text."""
+        return {
+            "digest": self.digest,
+            "name": self.name,
+            "rows": self.rows,
+            "start": _timestamp(self.start),
+            "end": _timestamp(self.end),
+            "query": self.query,
+            "created_time": format_timestamp(self.created_time),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRecord:
+    """How a bundle did on a data set: figures over all rows, and by the name of each slice."""
+
+    bundle: Digest
+    dataset: Digest
+    metrics: Mapping[str, Any]
+    slices: Mapping[str, Any]
+    created_time: Micros
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the time as RFC 3339 text."""
+        return {
+            "bundle": self.bundle,
+            "dataset": self.dataset,
+            "metrics": dict(self.metrics),
+            "slices": dict(self.slices),
+            "created_time": format_timestamp(self.created_time),
         }
 
 
@@ -66,8 +129,8 @@ class EndpointRecord:
 class AuditEvent:
     """One change of the registry: who did what to which subject, when and why.
 
-    `subject` is `endpoint/<name>`, `bundle/<digest>` or `features/<project>`. Events are numbered; later ones have
-    larger numbers.
+    `subject` is `endpoint/<name>`, `bundle/<digest>`, `dataset/<digest>`, `api-key/<name>` or `features/<project>`.
+    Events are numbered in the order in which they were committed; a number may be left out.
     """
 
     number: int
@@ -89,3 +152,7 @@ class AuditEvent:
             "reason": self.reason,
             "detail": dict(self.detail),
         }
+
+
+def _timestamp(moment: Micros | None) -> str | None:
+    return None if moment is None else format_timestamp(moment)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, select, update
 
 from skewless.canonical_json import Digest
-from skewless.registry.repository import system_clock
 from skewless.registry.tables import FeatureSnapshotRow
-from skewless.registry.transactions import Transactions
+from skewless.registry.transactions import Transactions, system_clock
 from skewless.timestamps import Micros
 
 _CONFLICT_HINT = "someone else compiled the definitions at the same moment; run `skewless features compile` again"

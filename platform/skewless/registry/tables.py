@@ -1,9 +1,22 @@
-"""The registry's tables. A change here needs a migration beside it; a test compares the two."""
+"""The registry's tables. A change here needs a migration beside it; a test compares the two on every database."""
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, Index, Integer, MetaData, String, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 CONSTRAINT_NAMES = {
@@ -15,11 +28,16 @@ CONSTRAINT_NAMES = {
 }
 """Every constraint has a name, so that a later migration can alter it on any database."""
 
-_Json = JSON().with_variant(JSONB(), "postgresql")
+# On PostgreSQL `json` and not `jsonb`: it keeps the text as it was written, so a document is read back bit for bit and
+# its digest holds. A null is the database's own, never the JSON text `null`.
+_Json = JSON(none_as_null=True)
 # SQLite numbers rows by itself only where the key is spelled INTEGER, which is 64 bits wide there.
 _RowNumber = BigInteger().with_variant(Integer(), "sqlite")
 _Digest = String(64)
 _EndpointName = String(63)
+_Name = String(63)
+_RUNNING = text("ended_time IS NULL")
+_NOT_REVOKED = text("revoked_time IS NULL")
 
 
 class Base(DeclarativeBase):
@@ -29,7 +47,7 @@ class Base(DeclarativeBase):
 
 
 class BundleRow(Base):
-    """A registered bundle; never changed once written."""
+    """A registered bundle. Its content never changes; a retired one is named by no route, and its files may be gone."""
 
     __tablename__ = "bundles"
     __table_args__ = (CheckConstraint("length(digest) = 64", name="digest_length"),)
@@ -43,10 +61,14 @@ class BundleRow(Base):
     signature: Mapped[dict[str, Any]] = mapped_column(_Json)
     metrics: Mapped[dict[str, Any]] = mapped_column(_Json)
     provenance: Mapped[dict[str, Any]] = mapped_column(_Json)
+    retired_time: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class EndpointRow(Base):
-    """An endpoint. `version` grows with every change of its routes; two writers of one version cannot both win."""
+    """An endpoint. `version` grows with every change of its routes; two writers of one version cannot both win.
+
+    `sticky_by` is null where traffic is split by all of a row's join keys.
+    """
 
     __tablename__ = "endpoints"
 
@@ -54,18 +76,27 @@ class EndpointRow(Base):
     description: Mapped[str] = mapped_column(Text)
     created_time: Mapped[int] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer)
-    routes: Mapped[list["RouteRow"]] = relationship(back_populates="endpoint", lazy="raise", order_by="RouteRow.role")
+    sticky_by: Mapped[list[str] | None] = mapped_column(_Json)
+    routes: Mapped[list["RouteRow"]] = relationship(lazy="raise", order_by="RouteRow.role")
+    experiment: Mapped["ExperimentRow | None"] = relationship(
+        lazy="raise",
+        primaryjoin="and_(EndpointRow.name == ExperimentRow.endpoint_name, ExperimentRow.ended_time.is_(None))",
+        viewonly=True,
+    )
 
-    # The repository counts the version up itself: a changed route alone would not update the endpoint's row.
+    # The registry counts the version up itself: a changed route alone would not update the endpoint's row.
     __mapper_args__ = {"version_id_col": version, "version_id_generator": False}  # noqa: RUF012  # SQLAlchemy's form
 
 
 class RouteRow(Base):
-    """What one role of an endpoint points to, since `changed_time`. `share` is of the endpoint's traffic."""
+    """What one role of an endpoint points to, since `changed_time`. `share` is of the endpoint's traffic.
+
+    A running experiment's arms are in its own tables, since there are several.
+    """
 
     __tablename__ = "routes"
     __table_args__ = (
-        CheckConstraint("role IN ('live', 'canary', 'shadow')", name="role_known"),
+        CheckConstraint("role IN ('live', 'previous', 'canary', 'shadow')", name="role_known"),
         CheckConstraint("share >= 0 AND share <= 1", name="share_range"),
     )
 
@@ -74,15 +105,145 @@ class RouteRow(Base):
     bundle_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("bundles.digest"), index=True)
     share: Mapped[float] = mapped_column(Double)
     changed_time: Mapped[int] = mapped_column(BigInteger)
-    endpoint: Mapped[EndpointRow] = relationship(back_populates="routes", lazy="raise")
-    bundle: Mapped[BundleRow] = relationship(lazy="raise")
+    bundle: Mapped[BundleRow] = relationship(lazy="raise", viewonly=True)
+
+
+class ExperimentRow(Base):
+    """An experiment of an endpoint, running until `ended_time`. It is kept afterwards, with what its arms counted."""
+
+    __tablename__ = "experiments"
+    __table_args__ = (
+        CheckConstraint("kind IN ('ab', 'bandit')", name="kind_known"),
+        CheckConstraint("traffic >= 0 AND traffic <= 1", name="traffic_range"),
+        CheckConstraint("exploration_min >= 0 AND exploration_min <= 1", name="exploration_min_range"),
+        # An endpoint runs one experiment at a time: the database says so, not only the code.
+        Index(
+            "uq_experiments_running",
+            "endpoint_name",
+            unique=True,
+            sqlite_where=_RUNNING,
+            postgresql_where=_RUNNING,
+        ),
+    )
+
+    endpoint_name: Mapped[str] = mapped_column(_EndpointName, ForeignKey("endpoints.name"), primary_key=True)
+    name: Mapped[str] = mapped_column(_Name, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    traffic: Mapped[float] = mapped_column(Double)
+    success: Mapped[str] = mapped_column(Text)
+    maximise: Mapped[bool] = mapped_column(Boolean)
+    exploration_min: Mapped[float] = mapped_column(Double)
+    salt: Mapped[str] = mapped_column(String(200))
+    layout: Mapped[list[list[int]]] = mapped_column(_Json)
+    half_life_s: Mapped[float | None] = mapped_column(Double)
+    started_time: Mapped[int] = mapped_column(BigInteger)
+    ended_time: Mapped[int | None] = mapped_column(BigInteger)
+    arms: Mapped[list["ArmRow"]] = relationship(lazy="raise", order_by="ArmRow.position")
+
+
+class ArmRow(Base):
+    """One arm of an experiment. `share` is of the traffic that takes part; `position` keeps the declared order."""
+
+    __tablename__ = "experiment_arms"
+    __table_args__ = (
+        ForeignKeyConstraint(["endpoint_name", "experiment_name"], ["experiments.endpoint_name", "experiments.name"]),
+        CheckConstraint("share >= 0 AND share <= 1", name="share_range"),
+    )
+
+    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    experiment_name: Mapped[str] = mapped_column(_Name, primary_key=True)
+    name: Mapped[str] = mapped_column(_Name, primary_key=True)
+    position: Mapped[int] = mapped_column(Integer)
+    bundle_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("bundles.digest"), index=True)
+    share: Mapped[float] = mapped_column(Double)
+    bundle: Mapped[BundleRow] = relationship(lazy="raise", viewonly=True)
+
+
+class ArmCountRow(Base):
+    """What one arm's outcomes of one log segment add up to. A segment is counted once: its name is in the key.
+
+    `time` is the segment's own, so that what is old can be given less weight.
+    """
+
+    __tablename__ = "experiment_counts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["endpoint_name", "experiment_name", "arm_name"],
+            ["experiment_arms.endpoint_name", "experiment_arms.experiment_name", "experiment_arms.name"],
+        ),
+        CheckConstraint("successes >= 0 AND successes <= trials", name="successes_range"),
+    )
+
+    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    experiment_name: Mapped[str] = mapped_column(_Name, primary_key=True)
+    segment: Mapped[str] = mapped_column(String(200), primary_key=True)
+    arm_name: Mapped[str] = mapped_column(_Name, primary_key=True)
+    time: Mapped[int] = mapped_column(BigInteger)
+    trials: Mapped[int] = mapped_column(BigInteger)
+    successes: Mapped[int] = mapped_column(BigInteger)
+    total: Mapped[float] = mapped_column(Double)
+    squares: Mapped[float] = mapped_column(Double)
+
+
+class RolloutProgressRow(Base):
+    """How far an endpoint's canary has come by its steps: the progression's own plain data."""
+
+    __tablename__ = "rollout_progress"
+
+    endpoint_name: Mapped[str] = mapped_column(_EndpointName, ForeignKey("endpoints.name"), primary_key=True)
+    state: Mapped[dict[str, Any]] = mapped_column(_Json)
+    changed_time: Mapped[int] = mapped_column(BigInteger)
+
+
+class DatasetRow(Base):
+    """A data set that a bundle was trained or evaluated on; its rows lie elsewhere, named by the digest."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (CheckConstraint("length(digest) = 64", name="digest_length"),)
+
+    digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    start_time: Mapped[int | None] = mapped_column(BigInteger)
+    end_time: Mapped[int | None] = mapped_column(BigInteger)
+    query: Mapped[str] = mapped_column(Text)
+    created_time: Mapped[int] = mapped_column(BigInteger)
+
+
+class EvaluationRow(Base):
+    """How a bundle did on a data set; doing it again replaces the figures."""
+
+    __tablename__ = "evaluations"
+
+    bundle_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("bundles.digest"), primary_key=True)
+    dataset_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("datasets.digest"), primary_key=True, index=True)
+    metrics: Mapped[dict[str, Any]] = mapped_column(_Json)
+    slices: Mapped[dict[str, Any]] = mapped_column(_Json)
+    created_time: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiKeyRow(Base):
+    """An API key by the hash of its secret; the secret itself is nowhere."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        CheckConstraint("length(hash) = 64", name="hash_length"),
+        Index("uq_api_keys_name", "name", unique=True, sqlite_where=_NOT_REVOKED, postgresql_where=_NOT_REVOKED),
+    )
+
+    hash: Mapped[str] = mapped_column(_Digest, primary_key=True)
+    name: Mapped[str] = mapped_column(_Name)
+    scopes: Mapped[list[dict[str, Any]]] = mapped_column(_Json)
+    created_time: Mapped[int] = mapped_column(BigInteger)
+    expires_time: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_time: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class AuditEventRow(Base):
     """One change, written in the transaction that made it."""
 
     __tablename__ = "audit_events"
-    __table_args__ = (Index(None, "subject", "number"),)
+    __table_args__ = (Index(None, "subject", "number"), Index(None, "time"))
 
     number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
     time: Mapped[int] = mapped_column(BigInteger)

@@ -1,1 +1,1 @@
-"""Which bundle answers for which endpoint: the routing table and how its history is read. Pure."""
+"""Who answers which traffic: routes and their changes, the split, and what decides by what was seen. Pure."""

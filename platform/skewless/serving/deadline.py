@@ -1,6 +1,6 @@
 """One request's deadline and the time each of its stages took, on one injected clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from skewless.errors import DeadlineExceeded
 
@@ -37,10 +37,23 @@ class Deadline:
         return min(at_most_s, left_ns / _NS_PER_S)
 
     def lap(self, stage: str) -> None:
-        """Book the time since the last lap, or since the start, to `stage`."""
+        """Book the time since the last lap, or since the start, to `stage`, on top of what is booked to it."""
         now_ns = self._clock()
-        self.laps_ms[stage] = (now_ns - self._lap_ns) / _NS_PER_MS
+        self.laps_ms[stage] = self.laps_ms.get(stage, 0.0) + (now_ns - self._lap_ns) / _NS_PER_MS
         self._lap_ns = now_ns
+
+    def branch(self) -> "Deadline":
+        """A deadline that ends at the same moment and books its own laps from here on, beside other branches."""
+        other = Deadline(self._clock, started_ns=self._started_ns, deadline_ms=self._deadline_ms)
+        other._lap_ns = self._lap_ns
+        other.laps_ms = dict(self.laps_ms)
+        return other
+
+    def join(self, branches: Sequence["Deadline"]) -> None:
+        """Go on where the last of `branches` ended, with its laps: it is what the request waited for."""
+        last = max(branches, key=lambda branch: branch.total_ms())
+        self._lap_ns = last._lap_ns  # noqa: SLF001  # one of its own kind
+        self.laps_ms = last.laps_ms
 
     def total_ms(self) -> float:
         """Milliseconds from the start to the last lap."""

@@ -7,10 +7,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skewless.canonical_json import Digest
 from skewless.dtypes import Column
 from skewless.features.frame import FeatureFrame
 from skewless.features.plan import ReadPlan
+from skewless.rollout.routes import Role
 from skewless.serving.records import AnsweredBatch, Outcome
+from skewless.serving.role_tally import RoleTally
 
 
 class FeatureReader(Protocol):
@@ -77,6 +80,10 @@ class PredictionLog(Protocol):
         """Take outcomes that arrived together. Never blocks; durable after the next flush."""
         ...
 
+    def append_tallies(self, tallies: Sequence[RoleTally]) -> None:
+        """Take what roles did meanwhile. Never blocks; durable after the next flush."""
+        ...
+
     async def commit(self) -> None:
         """Return when what was appended is as safe as the log promises: at once, or after a flush.
 
@@ -86,4 +93,35 @@ class PredictionLog(Protocol):
 
     async def close(self) -> None:
         """Flush, and leave the log readable."""
+        ...
+
+
+class RoleObserver(Protocol):
+    """Told what the roles of an endpoint do while its traffic is split or mirrored. Must not block or raise."""
+
+    def answered(self, batch: AnsweredBatch, *, took_ms: float) -> None:
+        """A role has answered; `took_ms` is from the request's arrival to the role's outputs."""
+        ...
+
+    def failed(
+        self,
+        endpoint: str,
+        role: Role,
+        arm: str,
+        bundle: Digest,
+        *,
+        rows: int,
+        error: Exception,
+        beside: Digest | None = None,
+    ) -> None:
+        """A role could not answer rows; those of a candidate are then answered by live. `beside` is whose answers a
+        shadow should have been compared with."""
+        ...
+
+    def mirrored(self, shadow: AnsweredBatch, live: AnsweredBatch, rows: NDArray[np.intp]) -> None:
+        """A shadow has scored `rows` of what live answered."""
+        ...
+
+    def dropped(self, endpoint: str, bundle: Digest, *, rows: int) -> None:
+        """Rows were not mirrored, because too many wait already."""
         ...

@@ -2,6 +2,7 @@
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,31 +19,53 @@ from skewless.timestamps import SECOND_US, format_timestamp
 _OK = STATUS_CODE[Status.OK]
 
 
-def receipt(level: ReceiptLevel, batch: AnsweredBatch, served: ServedBundle) -> dict[str, Any] | None:
-    """Plain data for JSON; None where the caller wants none. `full` adds every value of every instance."""
+def receipt(level: ReceiptLevel, answered: Sequence[tuple[AnsweredBatch, ServedBundle]]) -> dict[str, Any] | None:
+    """Plain data for JSON about the batches of one request; None where the caller wants none.
+
+    What several bundles answered is told part by part, each with the rows of the request that it is about; `full` adds
+    every value of every instance.
+    """
     if level is ReceiptLevel.NONE:
         return None
-    summary = {
-        "endpoint": batch.endpoint,
-        "bundle": batch.bundle,
-        "as_of": format_timestamp(batch.as_of),
-        "rung": batch.rung,
-        "timings_ms": {stage: round(taken, 3) for stage, taken in batch.stage_ms.items()},
-        "statuses": status_counts(batch),
-        "not_ok": _not_ok(batch, served),
-        **_near(batch),
+    first = answered[0][0]
+    told: dict[str, Any] = {
+        "endpoint": first.endpoint,
+        "as_of": format_timestamp(first.as_of),
+        "rung": first.rung,
     }
+    if len(answered) == 1:
+        _tell_part(told, level, *answered[0])
+        return told
+    told["parts"] = parts = []
+    for batch, served in answered:
+        part: dict[str, Any] = {"rows": [] if batch.positions is None else batch.positions.tolist()}
+        _tell_part(part, level, batch, served)
+        parts.append(part)
+    return told
+
+
+def _tell_part(told: dict[str, Any], level: ReceiptLevel, batch: AnsweredBatch, served: ServedBundle) -> None:
+    """Add to `told` what one bundle answered."""
+    told["bundle"] = batch.bundle
+    told["role"] = batch.role
+    if batch.arm:
+        told["experiment"], told["arm"] = batch.experiment, batch.arm
+    told["statuses"] = status_counts((batch,))
+    told["not_ok"] = _not_ok(batch, served)
+    if batch.frame.near:
+        told.update(_near(batch))
     if level is ReceiptLevel.FULL:
-        summary["instances"] = _instances(batch, served)
-    return summary
+        told["instances"] = _instances(batch, served)
 
 
-def status_counts(batch: AnsweredBatch) -> dict[str, int]:
+def status_counts(batches: Sequence[AnsweredBatch]) -> dict[str, int]:
     """How many served values have each status, statuses that did not occur left out."""
-    statuses = batch.frame.statuses
-    if not statuses:
+    codes = list(batches[0].frame.statuses.values())
+    for batch in batches[1:]:
+        codes += batch.frame.statuses.values()
+    if not codes:
         return {}
-    counts = np.bincount(np.concatenate(list(statuses.values())), minlength=len(STATUS_CODES)).tolist()
+    counts = np.bincount(np.concatenate(codes), minlength=len(STATUS_CODES)).tolist()
     return {str(status): count for status, count in zip(STATUS_CODES, counts, strict=True) if count}
 
 

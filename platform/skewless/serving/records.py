@@ -4,8 +4,10 @@ The data plane hands over a whole request at once, as the arrays it already has 
 logging costs a request one append. Bytes are made by `encode` on the log's own thread; `decode` is its inverse,
 bit for bit. At rest a batch becomes one Parquet row per prediction, with these columns:
 
-    prediction_id string, as_of timestamp, endpoint string, bundle_digest string, role string, rung string,
-    request_id string, row int32 (position in its request), label string, probability float,
+    prediction_id string, as_of timestamp, endpoint string, bundle_digest string, role string,
+    experiment string, arm string (null where the role is no arm), live_prediction_id string (of a shadow: whose twin
+    it is; null otherwise), rung string, request_id string, row int32 (position in its request), label string,
+    probability float,
     tensor binary (the row's float32 values, little-endian), tensor_digest string (SHA-256 of `tensor`),
     stage_ms map<string, double>,
     key.<join key>, request.<field>, feature.<view__feature>: the dtype's Arrow type, after policies
@@ -13,6 +15,9 @@ bit for bit. At rest a batch becomes one Parquet row per prediction, with these 
     output.<output> list<float>
 
 Outcomes: prediction_id string, label string, outcome_time timestamp (null: not told), received_time timestamp.
+
+Tallies, while an endpoint's traffic is split or mirrored (`serving/role_tally.py`): endpoint string, role string,
+bundle_digest string, start timestamp, end timestamp, tally string (JSON).
 """
 
 import hashlib
@@ -28,15 +33,19 @@ from skewless.canonical_json import Digest
 from skewless.dtypes import ELEMENTS, TABLE, Column, Dtype, array_of
 from skewless.errors import InvalidDefinition
 from skewless.features.frame import FeatureFrame
+from skewless.serving.role_tally import RoleTally
 
-LIVE_ROLE = "live"
 NORMAL_RUNG = "normal"
-_FORMAT = 1
+_FORMAT = 2
+_FORMATS = (1, _FORMAT)
+"""Format 1 knew no arms, twins and tallies; spool files of an older gateway are still read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnsweredBatch:
-    """Everything about one answered request. Arrays are shared with the request and never written again.
+    """Everything about the rows of one request that one bundle scored. Arrays are shared and never written again.
+
+    Not frozen, because making it would take three times as long, and one is made for every request.
 
     `given` has a Column (rows,) per join key and request field; `key_names` says which of them are join keys.
     `tensor` is (rows, features); `outputs` has (rows, columns) per model output. `as_of` is in µs.
@@ -57,6 +66,14 @@ class AnsweredBatch:
     labels: Sequence[str]
     probabilities: NDArray[np.float32]
     stage_ms: Mapping[str, float]
+    experiment: str = ""
+    """Empty where the role is no arm of one."""
+    arm: str = ""
+    """Of the experiment."""
+    positions: NDArray[np.intp] | None = None
+    """Which rows of the request these are, ascending; None: all of them."""
+    twins: Sequence[str] = ()
+    """Of a shadow: per row the id of the live prediction that it stands beside."""
 
     @property
     def rows(self) -> int:
@@ -74,8 +91,27 @@ class Outcome:
     received_time: int
 
 
-LogEntry = AnsweredBatch | tuple[Outcome, ...]
-"""One unit of the log: a request's predictions, or outcomes that came together."""
+@dataclass(frozen=True, slots=True)
+class TallyBatch:
+    """Tallies that one gateway wrote at once, as documents: another version's must not stop a segment's reading."""
+
+    documents: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def of(cls, tallies: Sequence[RoleTally]) -> "TallyBatch":
+        """Tallies as they are kept."""
+        return cls(tuple(each.to_json() for each in tallies))
+
+
+LogEntry = AnsweredBatch | tuple[Outcome, ...] | TallyBatch
+"""One unit of the log: a bundle's part of a request, outcomes that came together, or tallies."""
+
+
+def entry_rows(entry: LogEntry) -> int:
+    """How many records an entry holds."""
+    if isinstance(entry, AnsweredBatch):
+        return entry.rows
+    return len(entry.documents) if isinstance(entry, TallyBatch) else len(entry)
 
 
 def tensor_digest(row: NDArray[np.float32]) -> str:
@@ -88,6 +124,8 @@ def encode(entry: LogEntry) -> bytes:
     if isinstance(entry, tuple):
         rows = [[each.prediction_id, each.label, each.outcome_time, each.received_time] for each in entry]
         return msgspec.msgpack.encode({"format": _FORMAT, "outcomes": rows})
+    if isinstance(entry, TallyBatch):
+        return msgspec.msgpack.encode({"format": _FORMAT, "tallies": list(entry.documents)})
     return msgspec.msgpack.encode({"format": _FORMAT, "batch": _plain_batch(entry)})
 
 
@@ -95,10 +133,14 @@ def decode(data: bytes) -> LogEntry:
     """The inverse of `encode`. Raises InvalidDefinition for a document of another format."""
     try:
         document = msgspec.msgpack.decode(data)
-        if document["format"] != _FORMAT:
-            raise InvalidDefinition(f"log entries of format {document['format']} cannot be read; known: {_FORMAT}")
+        if document["format"] not in _FORMATS:
+            raise InvalidDefinition(
+                f"log entries of format {document['format']} cannot be read; known: {', '.join(map(str, _FORMATS))}"
+            )
         if "outcomes" in document:
             return tuple(Outcome(*row) for row in document["outcomes"])
+        if "tallies" in document:
+            return TallyBatch(tuple(document["tallies"]))
         return _batch(document["batch"])
     except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
         raise InvalidDefinition(f"this is not a log entry: {error!r}") from error
@@ -109,7 +151,7 @@ def _plain_batch(batch: AnsweredBatch) -> dict[str, Any]:
     return {
         "endpoint": batch.endpoint,
         "bundle": batch.bundle,
-        "role": batch.role,
+        "role": str(batch.role),
         "rung": batch.rung,
         "request_id": batch.request_id,
         "as_of": batch.as_of,
@@ -124,11 +166,16 @@ def _plain_batch(batch: AnsweredBatch) -> dict[str, Any]:
         "labels": list(batch.labels),
         "probabilities": batch.probabilities.astype("<f4", copy=False).tobytes(),
         "stage_ms": dict(batch.stage_ms),
+        "experiment": batch.experiment,
+        "arm": batch.arm,
+        "positions": None if batch.positions is None else batch.positions.astype("<i8", copy=False).tobytes(),
+        "twins": list(batch.twins),
     }
 
 
 def _batch(plain: dict[str, Any]) -> AnsweredBatch:
     rows = len(plain["prediction_ids"])
+    positions = plain.get("positions")
     frame = FeatureFrame(
         rows,
         {name: _column(column) for name, column in plain["columns"].items()},
@@ -151,6 +198,10 @@ def _batch(plain: dict[str, Any]) -> AnsweredBatch:
         labels=plain["labels"],
         probabilities=np.frombuffer(plain["probabilities"], dtype="<f4"),
         stage_ms=plain["stage_ms"],
+        experiment=plain.get("experiment", ""),
+        arm=plain.get("arm", ""),
+        positions=None if positions is None else np.frombuffer(positions, dtype="<i8").astype(np.intp, copy=False),
+        twins=plain.get("twins", ()),
     )
 
 

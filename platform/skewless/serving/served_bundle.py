@@ -6,23 +6,21 @@ from importlib import import_module
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skewless.bundles.bundle import Bundle
-from skewless.bundles.golden import GoldenVectors, check_same_bits
+from skewless.bundles.golden import GoldenVectors, check_near
+from skewless.bundles.post_processing import PostProcessing
+from skewless.bundles.serving_profile import Target
 from skewless.canonical_json import Digest
+from skewless.dtypes import Column
 from skewless.errors import BundleRefused, DeadlineExceeded
 from skewless.features.on_demand import OnDemandPlan
 from skewless.features.plan import ReadPlan
-from skewless.limits import MODEL_TIMEOUT_S
+from skewless.limits import MODEL_TIMEOUT_S, ROWS_MAX
 from skewless.serving.instances import InstanceValidator
 from skewless.serving.ports import ModelBackend, ModelSignature
 from skewless.training.definition import BinaryLabels
 from skewless.transforms import PreparedTransform
-
-PROBABILITIES = "probabilities"
-"""The output of a binary classifier: (rows, 2) probabilities of the negative and the positive class."""
-POSITIVE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,58 +32,65 @@ class ServedBundle:
     model: str
     validator: InstanceValidator
     key_names: tuple[str, ...]
+    field_names: tuple[str, ...]
+    """What callers give with each instance: join keys and request fields."""
     view_of_column: Mapping[str, str]
     """`view__feature` → view, for the age of a value."""
     plan: ReadPlan
+    """The same object in every bundle of a gateway that reads the same, see `prepare_bundle`."""
     on_demand: OnDemandPlan
     transform: PreparedTransform
     signature: ModelSignature
-    labels: BinaryLabels
+    post: PostProcessing
+    call_timeout_s: float
+    """Longest wait for one call of the model."""
+    warm_up_rows: tuple[int, ...]
+    """Rows of each call with which the model is warmed up before the first request."""
+    output_tolerance: float
+    """Greatest difference of an output from the golden one; 0: bit for bit."""
 
-    def post_process(self, outputs: Mapping[str, NDArray[np.float32]]) -> tuple[list[str], NDArray[np.float32]]:
-        """Label and probability of the positive class for every row. Raises BundleRefused for NaN or infinity."""
-        probabilities = np.ascontiguousarray(outputs[PROBABILITIES][:, POSITIVE])
-        if not np.isfinite(probabilities).all():
-            row = int(np.isfinite(probabilities).argmin())
-            raise BundleRefused(
-                f"the model of bundle {self.digest[:12]} gave {probabilities[row]} for row {row}, not a probability",
-                hint="clean and clip the transform's outputs, then train the bundle again",
-            )
-        labels = self.labels
-        is_positive = (probabilities >= labels.threshold).tolist()
-        return [labels.positive if each else labels.negative for each in is_positive], probabilities
+    @property
+    def labels(self) -> BinaryLabels:
+        """Names of the classes, and the threshold."""
+        return self.post.labels
 
 
 def prepare_bundle(
-    bundle: Bundle, model: str, hash_sizes: Mapping[tuple[str, ...], int] = MappingProxyType({})
+    bundle: Bundle,
+    model: str,
+    hash_sizes: Mapping[tuple[str, ...], int] = MappingProxyType({}),
+    *,
+    target: Target = Target.EMBEDDED_CPU,
+    plan: ReadPlan | None = None,
 ) -> ServedBundle:
     """The served form of a verified bundle; `hash_sizes` as for `ReadPlan.compile`.
 
-    Raises BundleRefused where its model is no binary classifier, InvalidDefinition where the function of an on-demand
-    view is away or differs.
+    `plan` is that of a bundle that reads the same; requests that are split between two such bundles then read once.
+    Raises InvalidDefinition where the function of an on-demand view is away or differs.
     """
-    if (PROBABILITIES, 2) not in bundle.signature.outputs:
-        raise BundleRefused(
-            f"bundle {bundle.digest[:12]} has outputs {list(bundle.signature.outputs)}, "
-            f"a binary classifier needs `{PROBABILITIES}` with 2 columns"
-        )
+    profile = bundle.serving.on(target)
+    validator = InstanceValidator.compile(bundle.contract)
     return ServedBundle(
         digest=bundle.digest,
         name=bundle.name,
         model=model,
-        validator=InstanceValidator.compile(bundle.contract),
+        validator=validator,
         key_names=tuple(key.name for key in bundle.contract.join_keys),
+        field_names=tuple(field.name for field in validator.fields),
         view_of_column=bundle.contract.view_of_column,
-        plan=ReadPlan.compile(bundle.contract, hash_sizes),
+        plan=plan or ReadPlan.compile(bundle.contract, hash_sizes),
         on_demand=OnDemandPlan.compile(bundle.contract, import_module),
         transform=bundle.transform.prepare(),
         signature=bundle.signature,
-        labels=bundle.labels,
+        post=bundle.post,
+        call_timeout_s=min(MODEL_TIMEOUT_S, profile.call_timeout_ms / 1_000),
+        warm_up_rows=tuple(rows for rows in profile.warm_up_rows if rows <= ROWS_MAX),
+        output_tolerance=profile.output_tolerance,
     )
 
 
 async def admit_model(served: ServedBundle, golden: GoldenVectors, backend: ModelBackend) -> None:
-    """Load the bundle's model and let it reproduce the golden outputs bit for bit, as requests will ask it.
+    """Load the bundle's model, let it reproduce the golden outputs as requests will ask it, and warm it up.
 
     Raises BundleRefused for a model that cannot load or answers otherwise, Unavailable when the backend is away.
     """
@@ -99,4 +104,18 @@ async def admit_model(served: ServedBundle, golden: GoldenVectors, backend: Mode
             f"model `{served.model}` did not score {golden.rows} golden rows within {MODEL_TIMEOUT_S:g} s"
         ) from error
     for name, _ in served.signature.outputs:
-        check_same_bits(golden.outputs[name], outputs[name], what=f"output `{name}` of model `{served.model}`")
+        what = f"output `{name}` of model `{served.model}`"
+        check_near(golden.outputs[name], outputs[name], tolerance=served.output_tolerance, what=what)
+    await _warm_up(served, golden, backend)
+
+
+async def _warm_up(served: ServedBundle, golden: GoldenVectors, backend: ModelBackend) -> None:
+    """Calls of usual sizes, through the transform too, so that no request pays for what is done at the first."""
+    for rows in served.warm_up_rows:
+        index = np.resize(np.arange(golden.rows), rows)
+        columns = {
+            name: Column(column.dtype, column.values[index], column.valid[index])
+            for name, column in golden.columns.items()
+        }
+        tensor = served.transform.apply(columns, rows)
+        await backend.infer(served.model, served.signature, tensor, timeout_s=MODEL_TIMEOUT_S)

@@ -30,7 +30,8 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
         "ONLINE_STORE": addresses.valkey_url,
         "TRITON": addresses.triton_grpc,
         "DATABASE_URL": settings.registry_url,
-        "ARTIFACTS": str(home.artifacts),
+        "ARTIFACTS": settings.artifacts_address,
+        "TARGET": settings.target.value,
         "PREDICTION_LOG": str(home.predictions),
         "ALLOW_AS_OF": str(stack.allow_as_of).lower(),
     }

@@ -23,6 +23,7 @@ from skewless.stack.leftovers import end_leftovers
 from skewless.stack.lock import EXIT_CONFLICT, only_supervisor
 from skewless.stack.plan import plan_stack
 from skewless.stack.process import ProcessSpec, RunningProcess, created_time_s, describe_exit, tail
+from skewless.stack.rollout_watch import adjusting_rollouts
 from skewless.stack.state import ProcessState, StackAddresses, StackState, write_state
 from skewless.stack.supervision import (
     RUNNING,
@@ -211,7 +212,7 @@ def run(settings: Settings, stack: StackSettings, report: Report) -> None:
                 # What a message quotes from a log is then of this run.
                 processes.set_log_aside(spec.log_file)
             supervisor = Supervisor(specs, state, home=home, stack=stack, report=report)
-            with watching(settings, report):
+            with watching(settings, report), adjusting_rollouts(settings, report):
                 asyncio.run(_until_signalled(supervisor))
         except SkewlessError as error:
             write_state(home, replace(state, phase=Phase.FAILED, failure=str(error)))

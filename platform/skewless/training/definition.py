@@ -1,11 +1,18 @@
-"""What a model is, as declared in a feature repository: its features, transform, examples and learner."""
+"""What a model is, as declared in a feature repository: its features, transform, examples, learner and gates."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from skewless.bundles.serving_profile import ServingProfile
 from skewless.errors import InvalidDefinition
 from skewless.features.contract import Policy, RequestField
 from skewless.timestamps import Micros, parse_timestamp
+from skewless.training.calibration import CalibrationKind
+from skewless.training.gates import Gate, SliceGate
+from skewless.training.learner import TrainingFunction, function_record
+from skewless.training.slices import Slice
+from skewless.training.weights import RowWeights
 from skewless.transforms import Transform
 
 
@@ -71,7 +78,8 @@ class ModelDefinition:
 
     `policies` maps `view__feature` to (on_missing, on_stale); a feature not named has `null` for both.
     The model of the bundle is trained on all of `training`; its metrics come from a fit on `training` without
-    `holdout`, evaluated on `holdout`.
+    `holdout`, evaluated on `holdout`, overall and for each of `slices`. `gates` decide whether a bundle may go live.
+    `calibration` is fitted on the hold-out's scores. `seed` is what a training function is given.
     """
 
     name: str
@@ -83,12 +91,35 @@ class ModelDefinition:
     training: Period
     holdout: Period
     labels: BinaryLabels
-    learner: BoostedTrees = BoostedTrees()
+    learner: BoostedTrees | TrainingFunction = BoostedTrees()
     nullable_keys: frozenset[str] = frozenset()
     policies: Mapping[str, tuple[Policy, Policy]] = field(default_factory=dict)
+    weights: RowWeights = field(default_factory=RowWeights)
+    calibration: CalibrationKind = CalibrationKind.NONE
+    slices: tuple[Slice, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    serving: ServingProfile = field(default_factory=ServingProfile)
+    seed: int = 7
 
     def __post_init__(self) -> None:
+        names = [each.name for each in self.slices]
+        for gate in self.gates:
+            if isinstance(gate, SliceGate) and gate.slice not in names:
+                raise InvalidDefinition(
+                    f"model `{self.name}`: a gate is about slice `{gate.slice}`; declared: {', '.join(names) or 'none'}"
+                )
+        if len(set(names)) != len(names):
+            raise InvalidDefinition(f"model `{self.name}`: two slices have one name: {', '.join(names)}")
         if not (self.training.start < self.holdout.start and self.holdout.end <= self.training.end):
             raise InvalidDefinition(
                 f"model `{self.name}`: the hold-out must lie at the end of the training period, after its start"
             )
+
+    def learner_record(self) -> dict[str, Any]:
+        """What pins the learner, as plain data: a declared one's parameters, or a function's name and source digest.
+
+        Raises InvalidDefinition for a training function that cannot be named or read.
+        """
+        if isinstance(self.learner, BoostedTrees):
+            return {"kind": type(self.learner).__name__, **asdict(self.learner)}
+        return {**function_record(self.learner), "seed": self.seed}

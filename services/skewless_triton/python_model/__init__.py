@@ -1,0 +1,1 @@
+"""A bundle's Python model inside the python backend, on every target."""

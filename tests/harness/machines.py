@@ -1,0 +1,161 @@
+"""A gateway as a process of its own over a real Valkey, Triton and registry, on ports that stay the same."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import redis
+
+from harness.bundles import BuiltBundle, Hashes, build_bundle, flights_at, instance
+from harness.gateways import ENDPOINT
+from harness.servers import wait_until
+from skewless.bundles.bundle import signature_json
+from skewless.bundles.model_repository import deploy
+from skewless.registry.database import engine, upgrade
+from skewless.registry.records import BundleRecord
+from skewless.registry.repository import Registry
+from skewless.stack.gateway import gateway_spec
+from skewless.stack.ports import LOOPBACK, free_ports
+from skewless.stack.process import ProcessSpec, RunningProcess, start, tail
+from skewless.stack.triton import TritonPorts, triton_spec
+from skewless.stack.valkey import valkey_spec
+from skewless.timestamps import Micros, parse_timestamp
+
+NOW = parse_timestamp("2013-05-01T12:30:00Z")
+AS_OF = "2013-05-01T12:30:00Z"
+
+
+@dataclass
+class Machine:
+    """Valkey, Triton and a gateway on ports that stay the same over restarts."""
+
+    folder: Path
+    specs: dict[str, ProcessSpec]
+    url: str
+    valkey_port: int
+    registry: Registry
+    processes: dict[str, RunningProcess] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "predictions"
+
+    def start(self, name: str) -> None:
+        self.processes[name] = start(self.specs[name])
+
+    def stop(self, name: str, *, kill: bool = False) -> int:
+        process = self.processes.pop(name)
+        if kill:
+            process.signal_group(signal.SIGKILL)
+        return process.stop()
+
+    def fill(self, hashes: Hashes) -> None:
+        def is_filled() -> bool:
+            try:
+                with redis.Redis(port=self.valkey_port) as client:
+                    for key, fields in hashes.items():
+                        client.hset(key, mapping={**fields})
+            except redis.ConnectionError:
+                return False
+            return True
+
+        wait_until(is_filled, "Valkey takes features")
+
+    def publish(self, built: BuiltBundle) -> None:
+        """What the command line does to make a bundle live."""
+        deploy(built.folder, built.digest, self.folder / "models")
+        bundle = built.bundle
+        self.registry.register_bundle(
+            BundleRecord(
+                digest=bundle.digest,
+                name=bundle.name,
+                created_time=Micros(0),
+                artifact=bundle.digest,
+                contract_digest=bundle.contract.digest,
+                transform_digest=bundle.transform.digest,
+                signature=signature_json(bundle.signature),
+            )
+        )
+
+    def build(self, number: int) -> BuiltBundle:
+        """A bundle with a model of its own, published."""
+        built = build_bundle(self.folder / "artifacts", scale=2.0 ** -(12 + number))
+        self.publish(built)
+        return built
+
+    def serve(self, number: int) -> BuiltBundle:
+        """A bundle live on the endpoint, with features to answer from, once it answers."""
+        built = self.build(number)
+        self.registry.create_endpoint(ENDPOINT, description="", bundle=built.digest, actor="test", reason="test")
+        self.fill(flights_at(NOW))
+        self.wait_until_ready()
+        # Triton is ready before the model is: wait for the endpoint itself.
+        wait_until(lambda: self.predict().status_code == 200, "the endpoint answers", timeout_s=30)
+        return built
+
+    def predict(self, **changes: object) -> httpx.Response:
+        body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF}}
+        return httpx.post(f"{self.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=30)
+
+    def endpoint(self) -> dict[str, Any]:
+        """What the gateway says about the endpoint; empty while it says nothing."""
+        try:
+            response = httpx.get(f"{self.url}/v1/endpoints/{ENDPOINT}", timeout=10)
+        except httpx.TransportError:
+            return {}
+        body: dict[str, Any] = response.json()
+        return body if response.status_code == 200 else {}
+
+    def wait_until_ready(self) -> None:
+        wait_until(self._is_ready, f"the gateway is ready\n{tail(self.specs['gateway'].log_file)}", timeout_s=30)
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def running_machine(folder: Path, *, database_url: str = "", **gateway: str) -> Iterator[Machine]:
+    """Everything started. `database_url` is a migrated registry, a SQLite file in the folder where not given; `gateway`
+    has more of the gateway's settings."""
+    ports = free_ports(5)
+    if not database_url:
+        database_url = f"sqlite:///{folder}/registry.db"
+        upgrade(database_url)
+    logs = folder / "logs"
+    environment = {
+        "ONLINE_STORE": f"redis://{LOOPBACK}:{ports[0]}",
+        "TRITON": f"{LOOPBACK}:{ports[2]}",
+        "DATABASE_URL": database_url,
+        "ARTIFACTS": str(folder / "artifacts"),
+        "PREDICTION_LOG": str(folder / "predictions"),
+        "LOG_FLUSH_MS": "0",
+        "ALLOW_AS_OF": "true",
+        **gateway,
+    }
+    specs = {
+        "valkey": valkey_spec(port=ports[0], data=folder / "valkey", logs=logs),
+        "triton": triton_spec(
+            ports=TritonPorts(ports[1], ports[2], ports[3]),
+            models=folder / "models",
+            backends=folder / "backends",
+            logs=logs,
+        ),
+        "gateway": gateway_spec(port=ports[4], environment=environment, logs=logs),
+    }
+    registry = Registry(engine(database_url))
+    machine = Machine(folder, specs, f"http://{LOOPBACK}:{ports[4]}", ports[0], registry)
+    try:
+        for name in specs:
+            machine.start(name)
+        yield machine
+    finally:
+        for process in reversed(list(machine.processes.values())):
+            process.stop()
+        registry.close()
