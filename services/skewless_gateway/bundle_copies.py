@@ -8,6 +8,7 @@ from pathlib import Path
 from skewless.adapters.folder_artifact_store import FolderArtifactStore
 from skewless.bundles.artifact_store import ArtifactStore
 from skewless.bundles.bundle import Bundle
+from skewless.bundles.model_repository import model_name
 from skewless.canonical_json import Digest
 from skewless.errors import BundleRefused, NotFound, SkewlessError
 
@@ -39,6 +40,13 @@ class BundleCopies:
             _LOGGER.warning("the copy of bundle %s is refused and fetched anew: %s", digest[:12], error.message)
             folder = self._fetched(digest)
         return self._load(folder, digest)
+
+    def of_model(self, model: str) -> Bundle:
+        """The verified bundle of which a copy is kept under its name at model servers. Raises BundleRefused."""
+        for digest in self._copies.digests():
+            if model_name(digest) == model:
+                return self.load(digest)
+        raise BundleRefused(f"no bundle is kept here of which the model is `{model}`")
 
     def keep_only(self, digests: frozenset[Digest]) -> None:
         """Delete the copies of all other bundles. Raises Unavailable where that cannot be done now."""

@@ -18,7 +18,6 @@ from skewless.adapters.prediction_log import FolderPredictionLog
 from skewless.adapters.prediction_sealer import seal_apart
 from skewless.adapters.redis_online_store import RedisOnlineStore
 from skewless.adapters.step_loader import TransformSteps
-from skewless.adapters.triton_backend import TritonBackend
 from skewless.bundles.admission import DIFFERENTIAL_ROWS_LOADING, Surroundings, admit
 from skewless.errors import SkewlessError
 from skewless.features.contract_changes import Definitions
@@ -42,6 +41,7 @@ from skewless_gateway.gateway import Admission, Gateway
 from skewless_gateway.loaded_bundles import LoadedBundles
 from skewless_gateway.logs import configure_logging
 from skewless_gateway.metrics import GatewayMetrics
+from skewless_gateway.model_servers import ModelServers
 from skewless_gateway.role_watch import RoleWatch, keep_tallies
 from skewless_gateway.route_follower import RouteFollower, RouteState
 from skewless_gateway.routes_copy import RoutesCopy
@@ -70,12 +70,15 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """Every part of a gateway, connected when first used. Leaving flushes the log and closes every connection."""
     metrics = GatewayMetrics()
     store, features = _open_features(settings, metrics)
-    backend = TritonBackend(settings.triton)
     log = await asyncio.to_thread(
         partial(FolderPredictionLog, settings.prediction_log, flush_ms=settings.log_flush_ms, seal=seal_apart)
     )
     database = engine(settings.database_url)
     copies = _open_copies(settings)
+    servers = ModelServers(
+        settings.triton, target=settings.target, bundle_of=copies.of_model, on_call=metrics.model_called
+    )
+    backend = servers.backend
     snapshots = SnapshotFollower(
         FeatureSnapshots(database),
         poll_s=ROUTE_POLL_S,
@@ -94,6 +97,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     tallies = Tallies(now())
     watch = RoleWatch(metrics.roles, tallies, wake=follower.wake)
     shadows = Shadows(features, backend, log, clock=time.monotonic_ns, new_id=new_prediction_id, observer=watch)
+    tending = asyncio.create_task(servers.run())
     following = asyncio.create_task(_follow(settings.database_url, snapshots, follower))
     mirroring = asyncio.create_task(shadows.run())
     tallying = asyncio.create_task(keep_tallies(tallies, log, now=now))
@@ -113,7 +117,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             buffered_rows=lambda: log.buffered_rows,
         )
     finally:
-        await _ended(following, mirroring)
+        await _ended(following, mirroring, tending)
         await _ended(tallying)  # after the last that counts, and before the log that takes its tallies closes
         await features.close()
         await log.close()

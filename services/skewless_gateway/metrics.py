@@ -22,6 +22,8 @@ _BUCKETS_S = (
 )  # fmt: skip
 """Dense from 1 to 50 ms, where an objective for one prediction lies."""
 _ROLE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
+_CALL_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
+_CALL_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
 TOTAL = "total"
 MetricT = TypeVar("MetricT", Counter, Gauge, Histogram)
 
@@ -159,6 +161,18 @@ class GatewayMetrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
+        self._call_rows = Histogram(
+            "skewless_model_call_rows",
+            "Rows of one call of a model, which requests that waited together share.",
+            buckets=_CALL_ROWS,
+            registry=self.registry,
+        )
+        self._call_requests = Histogram(
+            "skewless_model_call_requests",
+            "Requests that share one call of a model.",
+            buckets=_CALL_REQUESTS,
+            registry=self.registry,
+        )
         self.rows = Counter("skewless_rows", "Answered instances by endpoint.", ("endpoint",), registry=self.registry)
         self.feature_statuses = Counter(
             "skewless_feature_statuses",
@@ -221,6 +235,11 @@ class GatewayMetrics:
         for stage, taken in stage_ms.items():
             self._stages[stage].observe(taken / 1_000)
         self._stages[TOTAL].observe(total_ms / 1_000)
+
+    def model_called(self, _model: str, requests: int, rows: int) -> None:
+        """Count one call of a model."""
+        self._call_requests.observe(requests)
+        self._call_rows.observe(rows)
 
     def show_routes(self, state: RouteState, *, bundles_loaded: int) -> None:
         """Tell what is in service, and nothing of what no longer is."""

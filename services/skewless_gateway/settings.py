@@ -17,7 +17,9 @@ class GatewaySettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 inside a container.")
     port: int = Field(8100, ge=1, le=65_535, description="Port to listen on.")
     online_store: str = Field(description="URL of Redis or Valkey, such as redis://127.0.0.1:6379.")
-    triton: str = Field(description="host:port of Triton's gRPC API.")
+    triton: str = Field(
+        description="Triton's `host:port` (gRPC; also `shm://`, `http://`), replicas with commas; or `in-process`."
+    )
     database_url: str = Field(description="SQLAlchemy URL of the registry database.")
     artifacts: str = Field(description="Folder or s3:// URL of the artifact store, with the bundles.")
     prediction_log: Path = Field(description="Folder of the prediction log.")

@@ -1,25 +1,34 @@
-"""The contract of `ModelBackend`, held by Triton's adapter over a real Triton and by the fake."""
+"""The contract of `ModelBackend`, held over a real Triton by every way to it, in this process, and by the fake."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.bundles import BuiltBundle, build_bundle
+from harness.bundles import BuiltBundle, build_bundle, content
 from harness.fakes import FakeModelBackend
 from harness.servers import TritonServer
 from skewless.adapters.triton_backend import TritonBackend
+from skewless.adapters.triton_http_backend import TritonHttpBackend
+from skewless.bundles.bundle import write_bundle
 from skewless.bundles.model_repository import deploy, model_name
+from skewless.bundles.serving_profile import ServingProfile
 from skewless.errors import BundleRefused, DeadlineExceeded, Unavailable
+from skewless.serving.in_process import InProcessBackend, Run
 from skewless.serving.ports import ModelBackend
+from skewless.serving.replicas import ReplicaPool
 from skewless.serving.served_bundle import admit_model, prepare_bundle
+from skewless.serving.shared_calls import SharedCalls
 from skewless.stack.ports import free_ports
 
-KINDS = pytest.mark.parametrize("kind", ["triton", "fake"])
+KINDS = pytest.mark.parametrize(
+    "kind", ["triton", "triton over http", "shared memory", "replicas", "shared calls", "in process", "fake"]
+)
 SCALE = 2.0**-11
 """Not the scale of other tests, so that the shared server's model is this module's own."""
 
@@ -35,11 +44,33 @@ async def opened(kind: str, server: TritonServer, built: BuiltBundle) -> AsyncIt
         yield FakeModelBackend({model_name(built.digest): built.outputs})
         return
     deploy(built.folder, built.digest, server.model_repository)
-    backend = TritonBackend(server.grpc_address)
+    backend = way_to(kind, server, built)
     try:
         yield backend
     finally:
         await backend.close()
+
+
+def way_to(kind: str, server: TritonServer, built: BuiltBundle) -> ModelBackend:
+    """A backend by its kind; all but `in process` end at the same Triton."""
+    if kind == "triton over http":
+        return TritonHttpBackend(server.http_address)
+    if kind == "shared memory":
+        return TritonBackend(server.grpc_address, shared_memory=True)
+    if kind == "replicas":
+        return ReplicaPool({"one": TritonBackend(server.grpc_address), "other": TritonHttpBackend(server.http_address)})
+    if kind == "shared calls":
+        backend = TritonBackend(server.grpc_address)
+        return SharedCalls(backend, rows_max=lambda _: 1024, calls_max=1, rows_waiting_max=10_000)
+    if kind == "in process":
+        return InProcessBackend(lambda name: opened_model(name, built))
+    return TritonBackend(server.grpc_address)
+
+
+def opened_model(name: str, built: BuiltBundle) -> Run:
+    if name != model_name(built.digest):
+        raise BundleRefused(f"there is no model `{name}`")
+    return built.outputs
 
 
 def batch(built: BuiltBundle, rows: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -127,23 +158,20 @@ async def test_a_model_whose_file_is_broken_is_refused_and_the_server_lives_on(
 
 
 async def test_a_call_that_takes_too_long_is_left_at_the_deadline(triton_server: TritonServer, tmp_path: Path) -> None:
-    slow = build_bundle(tmp_path, scale=2.0**-9)
-    name = deploy(slow.folder, slow.digest, triton_server.model_repository)
+    unwarmed = replace(content(scale=2.0**-9), serving=ServingProfile(warm_up_rows=()))
+    digest = write_bundle(unwarmed, tmp_path)
+    name = deploy(tmp_path, digest, triton_server.model_repository)
     code = triton_server.model_repository / name / "1" / "model.py"
     fast = code.read_text()
     code.write_text(
-        fast.replace(
-            "        responses = []", "        __import__('threading').Event().wait(2)\n        responses = []"
-        )
+        fast.replace("        return dict", "        __import__('threading').Event().wait(2)\n        return dict")
     )
     assert code.read_text() != fast
-    config = triton_server.model_repository / name / "config.pbtxt"
-    config.write_text(config.read_text().split("# ONNX Runtime plans")[0])
     backend = TritonBackend(triton_server.grpc_address)
     await backend.load(name)
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        await backend.infer(name, slow.bundle.signature, batch(slow, 1), timeout_s=0.2)
+        await backend.infer(name, unwarmed.signature, unwarmed.golden.tensor, timeout_s=0.2)
     assert time.monotonic() - started < 1.5
     await backend.unload(name)
     await backend.close()

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +121,21 @@ class Machine:
 
 
 @contextmanager
-def running_machine(folder: Path, *, database_url: str = "", **gateway: str) -> Iterator[Machine]:
+def running_machine(folder: Path, *, database_url: str = "", tritons: int = 1, **gateway: str) -> Iterator[Machine]:
     """Everything started. `database_url` is a migrated registry, a SQLite file in the folder where not given; `gateway`
-    has more of the gateway's settings."""
-    ports = free_ports(5)
+    has more of the gateway's settings. Of several Tritons, on one model repository, the second is `triton2`."""
+    ports = free_ports(2 + 3 * tritons)
+    servers = {
+        "triton" if place == 0 else f"triton{place + 1}": TritonPorts(*ports[2 + 3 * place : 5 + 3 * place])
+        for place in range(tritons)
+    }
     if not database_url:
         database_url = f"sqlite:///{folder}/registry.db"
         upgrade(database_url)
     logs = folder / "logs"
     environment = {
         "ONLINE_STORE": f"redis://{LOOPBACK}:{ports[0]}",
-        "TRITON": f"{LOOPBACK}:{ports[2]}",
+        "TRITON": ",".join(f"{LOOPBACK}:{each.grpc}" for each in servers.values()),
         "DATABASE_URL": database_url,
         "ARTIFACTS": str(folder / "artifacts"),
         "PREDICTION_LOG": str(folder / "predictions"),
@@ -141,16 +145,18 @@ def running_machine(folder: Path, *, database_url: str = "", **gateway: str) -> 
     }
     specs = {
         "valkey": valkey_spec(port=ports[0], data=folder / "valkey", logs=logs),
-        "triton": triton_spec(
-            ports=TritonPorts(ports[1], ports[2], ports[3]),
-            models=folder / "models",
-            backends=folder / "backends",
-            logs=logs,
-        ),
-        "gateway": gateway_spec(port=ports[4], environment=environment, logs=logs),
+        **{
+            name: replace(
+                triton_spec(ports=each, models=folder / "models", backends=folder / f"backends_{name}", logs=logs),
+                name=name,
+                log_file=logs / f"{name}.log",
+            )
+            for name, each in servers.items()
+        },
+        "gateway": gateway_spec(port=ports[1], environment=environment, logs=logs),
     }
     registry = Registry(engine(database_url))
-    machine = Machine(folder, specs, f"http://{LOOPBACK}:{ports[4]}", ports[0], registry)
+    machine = Machine(folder, specs, f"http://{LOOPBACK}:{ports[1]}", ports[0], registry)
     try:
         for name in specs:
             machine.start(name)

@@ -1,23 +1,18 @@
 """The model backend in a Triton server: explicit model control and inference over gRPC."""
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from skewless.errors import BundleRefused, DeadlineExceeded, Unavailable
+from skewless.adapters.triton_errors import LOAD_TIMEOUT_S, PART, ServerRefused, checked, translated
+from skewless.adapters.triton_shared_memory import LOST, TENSOR_BYTES_MIN, Regions
+from skewless.errors import BundleRefused, Unavailable
 from skewless.limits import CONNECT_TIMEOUT_S, MODEL_BATCH_ROWS_MAX, RETRY_AFTER_S
 from skewless.serving.ports import ModelSignature
-
-PART = "model backend"
-LOAD_TIMEOUT_S = 60.0
-"""Loading starts a process, an ONNX session and a warm-up: 1 to 3 s here, more on a machine that is starting up."""
 
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """MODEL_BATCH_ROWS_MAX rows of 16,384 float32 columns, more than any bundle has."""
@@ -37,42 +32,33 @@ _CHANNEL_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-_AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.NOT_FOUND", "StatusCode.CANCELLED", "StatusCode.RESOURCE_EXHAUSTED")
-_LOST_MODEL = ("unknown model", "is not ready", "is not found", "has no available versions", "unloading", "no version")
-_FULL = ("exceeds maximum queue size",)
-_TOO_LATE = ("request timeout expired", "timeout expired")
-
 
 class TritonBackend:
-    """Implements `ModelBackend`. Must be made inside a running event loop; reconnects by itself."""
+    """Implements `ModelBackend`. Must be made inside a running event loop; reconnects by itself.
 
-    def __init__(self, address: str) -> None:
+    With `shared_memory` tensors of `shared_bytes_min` bytes or more reach a server on the same host without being sent.
+    """
+
+    def __init__(self, address: str, *, shared_memory: bool = False, shared_bytes_min: int = TENSOR_BYTES_MIN) -> None:
         self._client = InferenceServerClient(address, channel_args=_CHANNEL_OPTIONS)
+        self._regions = Regions(self._client, bytes_min=shared_bytes_min) if shared_memory else None
 
     async def infer(
         self, model: str, signature: ModelSignature, tensor: NDArray[np.float32], *, timeout_s: float
     ) -> dict[str, NDArray[np.float32]]:
         """See `ModelBackend.infer`."""
         given = InferInput(signature.input_name, list(tensor.shape), "FP32")
-        given.set_data_from_numpy(tensor)
-        with _translated(model, timeout_s):
-            result = await self._client.infer(
-                model, [given], outputs=_requested(signature.outputs), client_timeout=timeout_s
-            )
-        outputs: dict[str, NDArray[np.float32]] = {}
-        for name, columns in signature.outputs:
-            output = result.as_numpy(name)
-            if output is None or output.shape != (len(tensor), columns) or output.dtype != np.float32:
-                seen = "no such output" if output is None else f"{output.dtype} {output.shape}"
-                raise BundleRefused(
-                    f"model `{model}` gave {seen} for `{name}`, its signature says float32 ({len(tensor)}, {columns})"
-                )
-            outputs[name] = output
-        return outputs
+        with translated(model, timeout_s):
+            if self._regions is not None and self._regions.takes(tensor):
+                result = await self._infer_shared(self._regions, model, given, signature, tensor, timeout_s)
+            else:
+                given.set_data_from_numpy(tensor)
+                result = await self._call(model, given, signature, timeout_s)
+        return checked(model, signature, len(tensor), {name: result.as_numpy(name) for name, _ in signature.outputs})
 
     async def ping(self) -> None:
         """See `ModelBackend.ping`."""
-        with _translated("", CONNECT_TIMEOUT_S):
+        with translated("", CONNECT_TIMEOUT_S):
             alive = await self._client.is_server_live(client_timeout=CONNECT_TIMEOUT_S)
         if not alive:
             raise Unavailable(PART, "the server is not live", retry_after_s=RETRY_AFTER_S)
@@ -82,9 +68,9 @@ class TritonBackend:
         if await self.is_ready(model):
             return
         try:
-            with _translated(model, LOAD_TIMEOUT_S):
+            with translated(model, LOAD_TIMEOUT_S):
                 await self._client.load_model(model, client_timeout=LOAD_TIMEOUT_S)
-        except _ServerRefused as error:
+        except ServerRefused as error:
             raise BundleRefused(
                 f"Triton cannot load model `{model}`: {error.reason}",
                 hint="deploy the bundle into Triton's model repository; Triton's log has the details",
@@ -92,61 +78,52 @@ class TritonBackend:
 
     async def unload(self, model: str) -> None:
         """Forget a model; nothing happens where it is not loaded."""
-        with _translated(model, LOAD_TIMEOUT_S):
+        with translated(model, LOAD_TIMEOUT_S):
             await self._client.unload_model(model, client_timeout=LOAD_TIMEOUT_S)
 
     async def is_ready(self, model: str) -> bool:
         """See `ModelBackend.is_ready`."""
         try:
-            with _translated(model, CONNECT_TIMEOUT_S):
+            with translated(model, CONNECT_TIMEOUT_S):
                 return bool(await self._client.is_model_ready(model, client_timeout=CONNECT_TIMEOUT_S))
-        except (Unavailable, _ServerRefused):
+        except (Unavailable, ServerRefused):
             return False
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channel, and give shared memory back."""
         await self._client.close()
+        if self._regions is not None:
+            await self._regions.close()
 
+    async def _call(self, model: str, given: InferInput, signature: ModelSignature, timeout_s: float) -> InferResult:
+        return await self._client.infer(model, [given], outputs=_requested(signature.outputs), client_timeout=timeout_s)
 
-class _ServerRefused(BundleRefused):
-    """The server answered, and its answer was an error about the model or the request itself."""
-
-    def __init__(self, model: str, reason: str) -> None:
-        super().__init__(f"Triton refused a call of model `{model}`: {reason}")
-        self.reason = reason
+    async def _infer_shared(
+        self,
+        regions: Regions,
+        model: str,
+        given: InferInput,
+        signature: ModelSignature,
+        tensor: NDArray[np.float32],
+        timeout_s: float,
+    ) -> InferResult:
+        region = await regions.filled(tensor)
+        if region is None:
+            given.set_data_from_numpy(tensor)
+            return await self._call(model, given, signature, timeout_s)
+        try:
+            given.set_shared_memory(region.name, tensor.nbytes)
+            try:
+                return await self._call(model, given, signature, timeout_s)
+            except InferenceServerException as error:
+                if LOST not in (error.message() or "").lower():
+                    raise
+            await regions.register_again()
+            return await self._call(model, given, signature, timeout_s)
+        finally:
+            regions.release(region)
 
 
 @lru_cache(maxsize=256)
 def _requested(outputs: tuple[tuple[str, int], ...]) -> list[InferRequestedOutput]:
     return [InferRequestedOutput(name) for name, _ in outputs]
-
-
-@contextmanager
-def _translated(model: str, timeout_s: float) -> Iterator[None]:
-    """Inside, what Triton and its client raise becomes Unavailable, DeadlineExceeded or _ServerRefused."""
-    try:
-        yield
-    except InferenceServerException as error:
-        raise _meaning(error, model, timeout_s) from error
-    except (OSError, asyncio.InvalidStateError) as error:
-        raise Unavailable(PART, str(error), retry_after_s=RETRY_AFTER_S) from error
-
-
-def _meaning(error: InferenceServerException, model: str, timeout_s: float) -> Unavailable | BundleRefused:
-    status = error.status() or ""
-    reason = error.message() or "no reason given"
-    said = reason.lower()
-    if status == "StatusCode.DEADLINE_EXCEEDED" or any(text in said for text in _TOO_LATE):
-        return DeadlineExceeded(PART, f"no answer within {timeout_s * 1_000:.0f} ms", retry_after_s=RETRY_AFTER_S)
-    if any(text in said for text in _FULL):
-        return Unavailable(PART, "its queue is full", retry_after_s=RETRY_AFTER_S)
-    if any(text in said for text in _LOST_MODEL) and "failed to load" not in said:
-        return Unavailable(PART, f"model `{model}` is not loaded: {reason}", retry_after_s=RETRY_AFTER_S)
-    if status in _AWAY:
-        return Unavailable(
-            PART,
-            reason,
-            retry_after_s=RETRY_AFTER_S,
-            hint="check that Triton is up; the gateway reconnects and loads its models by itself",
-        )
-    return _ServerRefused(model, reason)

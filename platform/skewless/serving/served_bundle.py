@@ -97,16 +97,23 @@ async def admit_model(served: ServedBundle, golden: GoldenVectors, backend: Mode
     await backend.load(served.model)
     if not golden.rows:
         return
+    await reproduce(golden, served.model, served.signature, backend, tolerance=served.output_tolerance)
+    await _warm_up(served, golden, backend)
+
+
+async def reproduce(
+    golden: GoldenVectors, model: str, signature: ModelSignature, backend: ModelBackend, *, tolerance: float
+) -> None:
+    """Let a loaded model give the golden outputs again. Raises BundleRefused where one is off by more than `tolerance`,
+    Unavailable when the backend is away."""
     try:
-        outputs = await backend.infer(served.model, served.signature, golden.tensor, timeout_s=MODEL_TIMEOUT_S)
+        outputs = await backend.infer(model, signature, golden.tensor, timeout_s=MODEL_TIMEOUT_S)
     except DeadlineExceeded as error:
         raise BundleRefused(
-            f"model `{served.model}` did not score {golden.rows} golden rows within {MODEL_TIMEOUT_S:g} s"
+            f"model `{model}` did not score {golden.rows} golden rows within {MODEL_TIMEOUT_S:g} s"
         ) from error
-    for name, _ in served.signature.outputs:
-        what = f"output `{name}` of model `{served.model}`"
-        check_near(golden.outputs[name], outputs[name], tolerance=served.output_tolerance, what=what)
-    await _warm_up(served, golden, backend)
+    for name, _ in signature.outputs:
+        check_near(golden.outputs[name], outputs[name], tolerance=tolerance, what=f"output `{name}` of model `{model}`")
 
 
 async def _warm_up(served: ServedBundle, golden: GoldenVectors, backend: ModelBackend) -> None:

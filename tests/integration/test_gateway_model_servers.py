@@ -1,0 +1,96 @@
+"""A gateway in front of several Tritons, and one that runs models itself."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import httpx
+import numpy as np
+
+from harness.bundles import BuiltBundle
+from harness.gateways import ENDPOINT
+from harness.machines import Machine, running_machine
+from harness.servers import wait_until
+from skewless.adapters.prediction_reader import read_predictions
+
+FOREVER = (0, 1 << 60)
+
+
+def check_log(running: Machine, built: BuiltBundle, count: int) -> None:
+    """Every logged answer is what the model gives for the logged tensor."""
+    rows = read_predictions(running.log, ENDPOINT, *FOREVER).to_pylist()
+    assert len(rows) >= count
+    tensors = np.array([np.frombuffer(row["tensor"], np.float32) for row in rows])
+    expected = built.outputs(tensors)["probabilities"]
+    assert np.array([row["output.probabilities"] for row in rows], np.float32).tobytes() == expected.tobytes()
+
+
+def during(running: Machine, happening: Callable[[], None], *, callers: int = 6) -> list[int]:
+    """Statuses of all that callers, each with other instances, were answered while something happens."""
+    over = Event()
+
+    def call(caller: int) -> list[int]:
+        statuses: list[int] = []
+        while not over.is_set():
+            statuses.append(running.predict(distance=float(100 * caller + len(statuses) % 100)).status_code)
+        return statuses
+
+    with ThreadPoolExecutor(callers) as threads:
+        asked = [threads.submit(call, caller) for caller in range(callers)]
+        try:
+            happening()
+        finally:
+            over.set()
+        return [status for each in asked for status in each.result()]
+
+
+def test_a_gateway_that_runs_models_itself_answers_without_a_server(tmp_path: Path) -> None:
+    with running_machine(tmp_path, TRITON="in-process") as running:
+        running.stop("triton")
+        built = running.serve(0)
+
+        def fifty_more() -> None:
+            answered = [running.predict(distance=float(each)).status_code for each in range(50)]
+            assert set(answered) == {200}
+
+        statuses = during(running, fifty_more)
+        assert set(statuses) == {200}
+        check_log(running, built, 50 + len(statuses))
+        metrics = httpx.get(f"{running.url}/metrics", timeout=10).text
+        assert "skewless_model_call_rows_count" in metrics
+
+
+def test_of_two_tritons_one_may_die_at_a_time_without_a_failed_request(tmp_path: Path) -> None:
+    with running_machine(tmp_path, tritons=2) as running:
+        built = running.serve(0)
+
+        def one_after_the_other() -> None:
+            for dying in ("triton", "triton2"):
+                running.stop(dying, kill=True)
+                assert {running.predict().status_code for _ in range(20)} == {200}
+                running.start(dying)
+                wait_until(lambda: _loaded(running, dying), f"{dying} has its model again", timeout_s=60)  # noqa: B023
+
+        statuses = during(running, one_after_the_other)
+        assert set(statuses) == {200}, f"{len(statuses)} answers"
+        check_log(running, built, len(statuses))
+
+
+def _loaded(running: Machine, name: str) -> bool:
+    """Whether calls reach a Triton again: its own count of them grows while the gateway is asked."""
+    address = next(each for each in running.specs[name].command if each.startswith("--metrics-port="))
+    url = f"http://127.0.0.1:{address.partition('=')[2]}/metrics"
+
+    def answered() -> float:
+        try:
+            text = httpx.get(url, timeout=5).text
+        except httpx.TransportError:
+            return 0.0
+        lines = [line for line in text.splitlines() if line.startswith("nv_inference_request_success{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    before = answered()
+    for _ in range(10):
+        running.predict()
+    return answered() > before + 3
