@@ -76,7 +76,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     database = engine(settings.database_url)
     copies = _open_copies(settings)
     servers = ModelServers(
-        settings.triton, target=settings.target, bundle_of=copies.of_model, on_call=metrics.model_called
+        settings.triton, target=settings.target, bundle_of=copies.of_model, on_call=metrics.calls.called
     )
     backend = servers.backend
     snapshots = SnapshotFollower(

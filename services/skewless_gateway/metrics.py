@@ -143,6 +143,29 @@ def short(bundle: str) -> str:
     return bundle[:12]
 
 
+class CallMetrics:
+    """How many requests share a call of a model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._rows = Histogram(
+            "skewless_model_call_rows",
+            "Rows of one call of a model, which requests that waited together share.",
+            buckets=_CALL_ROWS,
+            registry=registry,
+        )
+        self._requests = Histogram(
+            "skewless_model_call_requests",
+            "Requests that share one call of a model.",
+            buckets=_CALL_REQUESTS,
+            registry=registry,
+        )
+
+    def called(self, _model: str, requests: int, rows: int) -> None:
+        """Count one call."""
+        self._requests.observe(requests)
+        self._rows.observe(rows)
+
+
 class GatewayMetrics:
     """Every metric of the gateway. Only known endpoints become label values, so their number is bounded."""
 
@@ -161,18 +184,7 @@ class GatewayMetrics:
             buckets=_BUCKETS_S,
             registry=self.registry,
         )
-        self._call_rows = Histogram(
-            "skewless_model_call_rows",
-            "Rows of one call of a model, which requests that waited together share.",
-            buckets=_CALL_ROWS,
-            registry=self.registry,
-        )
-        self._call_requests = Histogram(
-            "skewless_model_call_requests",
-            "Requests that share one call of a model.",
-            buckets=_CALL_REQUESTS,
-            registry=self.registry,
-        )
+        self.calls = CallMetrics(self.registry)
         self.rows = Counter("skewless_rows", "Answered instances by endpoint.", ("endpoint",), registry=self.registry)
         self.feature_statuses = Counter(
             "skewless_feature_statuses",
@@ -235,11 +247,6 @@ class GatewayMetrics:
         for stage, taken in stage_ms.items():
             self._stages[stage].observe(taken / 1_000)
         self._stages[TOTAL].observe(total_ms / 1_000)
-
-    def model_called(self, _model: str, requests: int, rows: int) -> None:
-        """Count one call of a model."""
-        self._call_requests.observe(requests)
-        self._call_rows.observe(rows)
 
     def show_routes(self, state: RouteState, *, bundles_loaded: int) -> None:
         """Tell what is in service, and nothing of what no longer is."""
