@@ -35,14 +35,16 @@ typecheck: $(INSTALLED) ## Check types (mypy, strict)
 
 check: lint typecheck ## Lint and check types
 
+# Each worker has servers of its own, shared by the tests of a file.
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 test: $(INSTALLED) ## Run every test, with real servers (ARGS="-k name" narrows)
-	@scripts/test.sh $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 unit: $(INSTALLED) ## Run the tests that need no server
-	@$(BIN)/pytest -n auto tests/unit $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) tests/unit $(ARGS)
 
 integration: $(INSTALLED) ## Run the tests against real Valkey and Triton
-	@$(BIN)/pytest tests/contract tests/integration $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) tests/contract tests/integration $(ARGS)
 
 e2e: $(INSTALLED) ## Run the tests of the whole stack
 	@$(BIN)/pytest tests/e2e $(ARGS)

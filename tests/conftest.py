@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 from harness.postgres import PostgresServer, running_postgres
 from harness.servers import TritonServer, ValkeyServer, running_triton, running_valkey
 from skewless.registry import database
+
+# A worker of a parallel run has a main module without a file, which Feast's dill takes for somebody's keyboard: it then
+# looks for the source of functions in a history of typed lines.
+sys.modules["__main__"].__dict__.setdefault("__file__", pytest.__file__)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from harness.redis_topologies import Server, running_server
 from skewless.adapters.redis_online_store import RedisOnlineStore
 from skewless.errors import Unavailable
 from skewless.features.near_cache import NearCache, NearCacheCounters
+from skewless.features.online_store import Reply
 from skewless.features.redis_layout import HashCommand
 from skewless.stack.ports import free_ports
 
@@ -77,18 +78,22 @@ class Traffic:
     async def look(self, keys: list[bytes]) -> None:
         """One read through the cache, as `FeatureReads` makes it."""
         kept = self.cache.lookup([COMMAND.pack(key) for key in keys])
+        # What was kept is told at once: while the rest is fetched, other readers may see newer values of it.
+        for key, reply in zip(keys, kept, strict=True):
+            if reply is not None:
+                self._see(key, reply)
         missing = [key for key, reply in zip(keys, kept, strict=True) if reply is None]
-        fetched = {}
         if missing:
             replies = await self.cache.fetch(missing, [COMMAND.pack(key) for key in missing], timeout_s=TIMEOUT_S)
-            fetched = dict(zip(missing, replies, strict=True))
-        for key, reply in zip(keys, kept, strict=True):
-            value = fetched[key] if reply is None else reply
-            assert isinstance(value, list)
-            version = -1 if value[0] is None else int(value[0])
-            if version < self.seen.get(key, -1):
-                self.backwards.append((key, self.seen[key], version))
-            self.seen[key] = version
+            for key, fetched in zip(missing, replies, strict=True):
+                self._see(key, fetched)
+
+    def _see(self, key: bytes, reply: Reply) -> None:
+        assert isinstance(reply, list)
+        version = -1 if reply[0] is None else int(reply[0])
+        if version < self.seen.get(key, -1):
+            self.backwards.append((key, self.seen[key], version))
+        self.seen[key] = version
 
     async def rest(self) -> None:
         self._resting.set()
