@@ -174,7 +174,8 @@ class ReplicaPool:
     def _choose(self, model: str, tried: set[_Replica]) -> _Replica | None:
         """The replica with the fewest rows under way that may be asked; None where there is none.
 
-        One whose circuit is half open goes first: it is asked once, so that it can come back.
+        One whose circuit is half open goes first: it is asked once, so that it can come back. Where no circuit is
+        closed any is asked that answered when it was last looked at: it may fail, and refusing would surely.
         """
         now_s = _now_s()
         usable = [each for each in self._replicas if each not in tried and model in each.models and not each.away]
@@ -182,7 +183,7 @@ class ReplicaPool:
             if replica.circuit.state(now_s) is CircuitState.HALF_OPEN and replica.circuit.admits(now_s):
                 return replica
         healthy = [each for each in usable if each.circuit.state(now_s) is CircuitState.CLOSED]
-        return min(healthy, key=lambda each: each.rows, default=None)
+        return min(healthy or usable, key=lambda each: each.rows, default=None)
 
     async def _ask(
         self,
