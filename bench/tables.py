@@ -99,10 +99,6 @@ def _cpu(timing: Timing | None, values: int) -> str:
     return "" if timing is None else duration(timing.cpu_us / values * 1_000)
 
 
-def _fact(case: Case, name: str) -> str:
-    return number(case.facts[name]) if name in case.facts else ""
-
-
 def _beside_floor(floor: str | None) -> str:
     return "" if floor is None else f", and how many times the {floor}'s it is"
 

@@ -1,32 +1,24 @@
-"""Runs a model in this process with ONNX Runtime; the only importer of onnxruntime outside of Triton."""
+"""Runs a model of one input and one output in this process with ONNX Runtime."""
 
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from skewless.adapters.onnx_session import open_session
 from skewless.errors import BundleRefused, InvalidDefinition
-
-_ERRORS_ONLY = 3
 
 
 class OnnxModel:
     """A model of one FP32 input (rows, columns) and one FP32 output (rows, columns), loaded from ONNX bytes.
 
-    It computes on the calling thread alone, so that a row's result cannot depend on how a batch is divided
-    among threads. `run` may be called from several threads at once.
+    `run` may be called from several threads at once.
     """
 
     def __init__(self, onnx: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = _ERRORS_ONLY
         try:
-            session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class; nothing else runs in here
+            session = open_session(onnx)
+        except ValueError as error:
             raise BundleRefused(f"ONNX Runtime cannot load the model: {error}") from error
         self._session = session
         self.input_name, self.input_columns = _only("input", session.get_inputs())

@@ -5,7 +5,7 @@
     risk = onnx_step(Path("risk.onnx"), {"numbers": [age, income], "city": city}, outputs=("low", "high"))
     Transform({"risk": risk})                       # outputs risk[low] and risk[high]
 
-A session computes on the calling thread alone. The model's file is identified by its SHA-256 and lies beside the
+The model's file is identified by its SHA-256 and lies beside the
 transform; the version of ONNX Runtime is not part of a transform's digest, so that golden vectors are what tells that
 another version computes something else.
 """
@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from skewless.adapters.onnx_session import open_session
 from skewless.canonical_json import digest_bytes
 from skewless.errors import InvalidDefinition
 from skewless.transforms.expressions import Expression, declare
 from skewless.transforms.step_operations import OnnxInput, OnnxModelBytes, OnnxStep, StepRun
 
-_ERRORS_ONLY = 3
 _ELEMENTS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(string)": "string"}
 _OUTPUTS = frozenset({"tensor(float)", "tensor(double)", "tensor(int64)", "tensor(int32)", "tensor(bool)"})
 _HINT = "convert it with inputs of float, double or string, shape [None, columns], and zipmap switched off"
@@ -84,15 +83,9 @@ def load_onnx_step(data: bytes, settings: Mapping[str, Any]) -> OnnxModelBytes:
 
 
 def _session(data: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.use_deterministic_compute = True
-    options.log_severity_level = _ERRORS_ONLY
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class; nothing else runs in here
+        return open_session(data, deterministic=True)
+    except ValueError as error:
         raise InvalidDefinition(f"ONNX Runtime cannot load the model of an `onnx` step: {error}") from error
 
 

@@ -4,17 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from skewless.adapters.onnx_export import export_onnx
+from skewless.adapters.onnx_session import open_session
 from skewless.dtypes import Column
 from skewless.errors import InvalidDefinition
 from skewless.transforms import FittedTransform
 from skewless.transforms.column_checks import check_columns
 from skewless.transforms.onnx_graph import OUTPUT, exported_inputs
-
-_ERRORS_ONLY = 3
 
 
 class OnnxTransform:
@@ -22,14 +20,10 @@ class OnnxTransform:
 
     def __init__(self, fitted: FittedTransform) -> None:
         """Raises InvalidDefinition naming what cannot be exported, or what ONNX Runtime does not load."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
         model = export_onnx(fitted)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class; nothing else runs in here
+            self._session = open_session(model)
+        except ValueError as error:
             raise InvalidDefinition(f"ONNX Runtime cannot load the exported transform: {error}") from error
         self._inputs = fitted.graph.inputs
         self._outputs = len(fitted.output_names)

@@ -8,10 +8,11 @@ from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from skewless.adapters.triton_errors import LOAD_TIMEOUT_S, PART, ServerRefused, checked, translated
+from skewless.adapters.triton_errors import LOAD_TIMEOUT_S, PART, ServerRefused, cannot_load, translated
 from skewless.adapters.triton_shared_memory import LOST, TENSOR_BYTES_MIN, Regions
-from skewless.errors import BundleRefused, Unavailable
+from skewless.errors import Unavailable
 from skewless.limits import CONNECT_TIMEOUT_S, MODEL_BATCH_ROWS_MAX, RETRY_AFTER_S
+from skewless.serving.model_outputs import checked_outputs
 from skewless.serving.ports import ModelSignature
 
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
@@ -54,7 +55,8 @@ class TritonBackend:
             else:
                 given.set_data_from_numpy(tensor)
                 result = await self._call(model, given, signature, timeout_s)
-        return checked(model, signature, len(tensor), {name: result.as_numpy(name) for name, _ in signature.outputs})
+        given_back = {name: result.as_numpy(name) for name, _ in signature.outputs}
+        return checked_outputs(model, signature, len(tensor), given_back)
 
     async def ping(self) -> None:
         """See `ModelBackend.ping`."""
@@ -71,10 +73,7 @@ class TritonBackend:
             with translated(model, LOAD_TIMEOUT_S):
                 await self._client.load_model(model, client_timeout=LOAD_TIMEOUT_S)
         except ServerRefused as error:
-            raise BundleRefused(
-                f"Triton cannot load model `{model}`: {error.reason}",
-                hint="deploy the bundle into Triton's model repository; Triton's log has the details",
-            ) from error
+            raise cannot_load(model, error) from error
 
     async def unload(self, model: str) -> None:
         """Forget a model; nothing happens where it is not loaded."""

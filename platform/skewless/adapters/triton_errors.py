@@ -4,13 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from skewless.errors import BundleRefused, DeadlineExceeded, Unavailable
 from skewless.limits import RETRY_AFTER_S
-from skewless.serving.ports import ModelSignature
 
 PART = "model backend"
 LOAD_TIMEOUT_S = 60.0
@@ -62,17 +59,9 @@ def _meaning(error: InferenceServerException, model: str, timeout_s: float) -> U
     return ServerRefused(model, reason)
 
 
-def checked(
-    model: str, signature: ModelSignature, rows: int, output_of: dict[str, NDArray[np.float32] | None]
-) -> dict[str, NDArray[np.float32]]:
-    """The outputs, once each has the shape and dtype that the signature says. Raises BundleRefused."""
-    outputs: dict[str, NDArray[np.float32]] = {}
-    for name, columns in signature.outputs:
-        output = output_of[name]
-        if output is None or output.shape != (rows, columns) or output.dtype != np.float32:
-            seen = "no such output" if output is None else f"{output.dtype} {output.shape}"
-            raise BundleRefused(
-                f"model `{model}` gave {seen} for `{name}`, its signature says float32 ({rows}, {columns})"
-            )
-        outputs[name] = output
-    return outputs
+def cannot_load(model: str, error: ServerRefused) -> BundleRefused:
+    """What a refused load means to whoever wanted the model."""
+    return BundleRefused(
+        f"Triton cannot load model `{model}`: {error.reason}",
+        hint="deploy the bundle into Triton's model repository; Triton's log has the details",
+    )

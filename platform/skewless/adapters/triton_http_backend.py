@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 
-from skewless.adapters.triton_errors import LOAD_TIMEOUT_S, PART, ServerRefused, checked, translated
-from skewless.errors import BundleRefused, DeadlineExceeded, Unavailable
+from skewless.adapters.triton_errors import LOAD_TIMEOUT_S, PART, ServerRefused, cannot_load, translated
+from skewless.errors import DeadlineExceeded, Unavailable
 from skewless.limits import CONNECT_TIMEOUT_S, REQUESTS_IN_FLIGHT_MAX, RETRY_AFTER_S
+from skewless.serving.model_outputs import checked_outputs
 from skewless.serving.ports import ModelSignature
 
 
@@ -39,7 +40,8 @@ class TritonHttpBackend:
         result = await _within(
             model, timeout_s, self._client.infer(model, [given], outputs=_requested(signature.outputs))
         )
-        return checked(model, signature, len(tensor), {name: result.as_numpy(name) for name, _ in signature.outputs})
+        given_back = {name: result.as_numpy(name) for name, _ in signature.outputs}
+        return checked_outputs(model, signature, len(tensor), given_back)
 
     async def ping(self) -> None:
         """See `ModelBackend.ping`."""
@@ -53,10 +55,7 @@ class TritonHttpBackend:
         try:
             await _within(model, LOAD_TIMEOUT_S, self._client.load_model(model))
         except ServerRefused as error:
-            raise BundleRefused(
-                f"Triton cannot load model `{model}`: {error.reason}",
-                hint="deploy the bundle into Triton's model repository; Triton's log has the details",
-            ) from error
+            raise cannot_load(model, error) from error
 
     async def unload(self, model: str) -> None:
         """Forget a model; nothing happens where it is not loaded."""

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.errors import BundleRefused, DeadlineExceeded, Unavailable
+from skewless.errors import DeadlineExceeded, Unavailable
+from skewless.serving.model_outputs import checked_outputs
 from skewless.serving.ports import ModelSignature
 
 PART = "model backend"
@@ -45,14 +46,7 @@ class InProcessBackend:
             outputs = run(tensor)
         else:
             outputs = await self._in_a_thread(run, tensor, timeout_s)
-        for name, columns in signature.outputs:
-            output = outputs.get(name)
-            if output is None or output.shape != (rows, columns) or output.dtype != np.float32:
-                seen = "no such output" if output is None else f"{output.dtype} {output.shape}"
-                raise BundleRefused(
-                    f"model `{model}` gave {seen} for `{name}`, its signature says float32 ({rows}, {columns})"
-                )
-        return dict(outputs)
+        return checked_outputs(model, signature, rows, outputs)
 
     async def ping(self) -> None:
         """Always there."""

@@ -20,6 +20,7 @@ from skewless.registry.database import engine
 from skewless.registry.feast_tables import FeastTables, Marks
 from skewless.registry.snapshot_heads import SnapshotHead, SnapshotHeads
 from skewless.settings import Settings, as_environment
+from skewless.stack.beside import beside
 from skewless.stack.feature_store_file import feast_address
 from skewless.stack.process import ProcessSpec, describe_exit, set_log_aside, start, tail
 
@@ -138,21 +139,15 @@ def watch(settings: Settings, stop: threading.Event, report: Report, *, every_s:
 @contextmanager
 def watching(settings: Settings, report: Report) -> Iterator[None]:
     """Inside, a thread of this process watches. Where there is nothing to watch, that is reported and all goes on."""
-    stop = threading.Event()
 
-    def watch_or_tell() -> None:
+    def watch_or_tell(stop: threading.Event) -> None:
         try:
             watch(settings, stop, report)
         except SkewlessError as error:
             report(f"the feature definitions are not watched: {error.message}")
 
-    thread = threading.Thread(target=watch_or_tell, name="feature-watch")
-    thread.start()
-    try:
+    with beside("feature-watch", watch_or_tell):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def compile_apart(settings: Settings, stop: threading.Event) -> bool:

@@ -15,6 +15,7 @@ from skewless.registry.database import engine
 from skewless.registry.repository import Registry
 from skewless.registry.rollout_needs import needing_adjustment
 from skewless.settings import Settings, as_environment
+from skewless.stack.beside import beside
 from skewless.stack.process import ProcessSpec, describe_exit, set_log_aside, start
 
 EVERY_S = 5.0
@@ -83,9 +84,8 @@ class RolloutWatch:
 @contextmanager
 def adjusting_rollouts(settings: Settings, report: Report) -> Iterator[None]:
     """Inside, a thread of this process watches."""
-    stop = threading.Event()
 
-    def watch() -> None:
+    def watch(stop: threading.Event) -> None:
         registry = Registry(engine(settings.registry_url))
         watcher = RolloutWatch(lambda: needing_adjustment(registry), lambda: start(_spec(settings)), report)
         try:
@@ -95,13 +95,8 @@ def adjusting_rollouts(settings: Settings, report: Report) -> Iterator[None]:
             watcher.stop()
             registry.close()
 
-    thread = threading.Thread(target=watch, name="rollout-watch")
-    thread.start()
-    try:
+    with beside("rollout-watch", watch):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _spec(settings: Settings) -> ProcessSpec:
