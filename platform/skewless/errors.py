@@ -6,12 +6,16 @@
     ├── InvalidRequest            the caller's body is wrong; the same body will fail again
     │   └── LimitExceeded         it is well-formed but larger than this server accepts
     ├── NotFound                  an endpoint, bundle or model of that name does not exist
+    ├── Unauthenticated           nobody that this server knows has asked
+    ├── Forbidden                 whoever asked is known, and may not do this
     ├── Rejected                  a feature is missing or stale and its policy is `reject`
     ├── InvalidDefinition         a feature, transform, model or contract is declared wrongly
     ├── InvalidSettings           an environment variable or settings value is wrong
     ├── BundleRefused             an artifact does not verify; it must not serve
     ├── Conflict                  someone else changed or holds the thing first
     ├── Unavailable               a part is away; trying again later can succeed
+    │   ├── Overloaded            more is asked than can be answered; refused before work was spent on it
+    │   ├── RateLimited           this caller has asked more often than it may
     │   └── DeadlineExceeded      the request's own deadline ran out
     └── StackFailed               a process of the embedded stack cannot start or stay up
 
@@ -67,6 +71,18 @@ class NotFound(SkewlessError):
         self.known = known
 
 
+class Unauthenticated(SkewlessError):
+    """No credential was given, or none that this server knows."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(SkewlessError):
+    """Whoever asked is known, and may not ask for this."""
+
+    code = "forbidden"
+
+
 class Rejected(SkewlessError):
     """A feature's policy is `reject` and the store had no usable value for it."""
 
@@ -110,6 +126,18 @@ class Unavailable(SkewlessError):
         super().__init__(f"{part} is unavailable: {reason}", hint=hint)
         self.part = part
         self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """`part` has as much to do as it can bear; the request was refused before any work was spent on it."""
+
+    code = "overloaded"
+
+
+class RateLimited(Unavailable):
+    """The caller has used up what it may ask for in a while."""
+
+    code = "rate_limited"
 
 
 class DeadlineExceeded(Unavailable):
