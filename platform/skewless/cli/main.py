@@ -13,6 +13,7 @@ import click
 from skewless.errors import (
     BundleRefused,
     Conflict,
+    Forbidden,
     InvalidDefinition,
     InvalidRequest,
     InvalidSettings,
@@ -20,6 +21,7 @@ from skewless.errors import (
     Rejected,
     SkewlessError,
     StackFailed,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -35,6 +37,8 @@ EXIT_CODES: Mapping[type[SkewlessError], int] = {
     StackFailed: 3,
     BundleRefused: 4,
     Rejected: 4,
+    Unauthenticated: 4,
+    Forbidden: 4,
     Conflict: 5,
     SkewlessError: EXIT_OTHER,
 }
@@ -45,7 +49,7 @@ EXIT_MEANINGS: Mapping[int, str] = {
     1: "something is wrong that has no code of its own (also: doctor found something)",
     2: "wrong usage, definition or setting, or a name that does not exist",
     3: "a part is unavailable, or the stack failed",
-    4: "refused: a bundle or a prediction does not meet its own conditions",
+    4: "refused: a bundle or a prediction does not meet its own conditions, or who asks may not",
     5: "conflict: someone else got there first (also: the stack is already up)",
     EXIT_INTERRUPTED: "interrupted",
 }
