@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup fmt lint typecheck check test unit integration e2e bits simulate bench bench-compare demo up down doctor lock clean
+.PHONY: help setup fmt lint typecheck check test unit integration e2e bits kserve-client simulate overload cross-talk fuzz endurance bench bench-compare demo up down doctor lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ unit: $(INSTALLED) ## Run the tests that need no server
 	@$(BIN)/pytest $(PARALLEL) tests/unit $(ARGS)
 
 integration: $(INSTALLED) ## Run the tests against real Valkey and Triton
-	@$(BIN)/pytest $(PARALLEL) tests/contract tests/integration $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) tests/contract tests/integration tests/endurance $(ARGS)
 
 e2e: $(INSTALLED) ## Run the tests of the whole stack
 	@$(BIN)/pytest tests/e2e $(ARGS)
@@ -53,9 +53,25 @@ bits: ## Check stored and fitted transforms bit for bit under another Python (PY
 	@VENV=.venv-other scripts/setup.sh
 	@.venv-other/bin/pytest tests/unit/test_transform_stored.py tests/unit/test_transform_fitting.py tests/unit/test_golden.py
 
+kserve-client: $(INSTALLED) ## Install KServe's client beside, for its test (its pins clash with ours)
+	@$(BIN)/uv venv --quiet --allow-existing .kserve && $(BIN)/uv pip install --quiet --python .kserve/bin/python kserve==0.21.0
+
 simulate: $(INSTALLED) ## Simulate rollouts at length: false alarms and delays (MORE=20 times as much as the tests)
 	@SKEWLESS_TEST_SIMULATIONS=$${MORE:-20} $(BIN)/pytest tests/unit/test_rollout_confidence.py \
 		tests/unit/test_rollout_shadow.py tests/unit/test_rollout_progression.py tests/unit/test_rollout_bandit.py $(ARGS)
+
+overload: $(INSTALLED) ## Flood a gateway with five times what it can answer, at length (SECONDS_EACH=60)
+	@SKEWLESS_TEST_OVERLOAD_S=$${SECONDS_EACH:-60} $(BIN)/pytest tests/integration/test_overload.py $(ARGS)
+
+cross-talk: $(INSTALLED) ## Ask 100,000 mixed requests at once and compute every answer again (REQUESTS=…)
+	@SKEWLESS_TEST_CROSS_TALK=$${REQUESTS:-100000} $(BIN)/pytest tests/integration/test_cross_talk.py $(ARGS)
+
+fuzz: $(INSTALLED) ## Send a gateway what no client should, at length (ATTEMPTS=50000, SEED=6)
+	@SKEWLESS_TEST_FUZZ=$${ATTEMPTS:-50000} SKEWLESS_TEST_FUZZ_SEED=$${SEED:-6} SKEWLESS_TEST_SCHEMATHESIS=100 \
+		$(BIN)/pytest tests/integration/test_http_fuzz.py tests/integration/test_schemathesis.py $(ARGS)
+
+endurance: $(INSTALLED) ## Ask a gateway a million mixed requests and see that it holds no more than before (REQUESTS=1000000)
+	@SKEWLESS_TEST_ENDURANCE=$${REQUESTS:-1000000} $(BIN)/pytest tests/endurance $(ARGS)
 
 bench: $(INSTALLED) ## Measure against floors in the same run (ARGS="reads --quick" narrows)
 	@$(BIN)/python -m bench run $(ARGS)
@@ -80,12 +96,12 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command "make lock"
 lock: $(INSTALLED) ## Resolve dependencies again, keeping pins that still fit (ARGS=--upgrade moves them)
 	@$(COMPILE) $(ARGS) pyproject.toml --all-extras --group dev --output-file requirements.lock
-	@$(COMPILE) $(ARGS) pyproject.toml --extra gateway --extra postgres --extra s3 --group build --constraints requirements.lock \
+	@$(COMPILE) $(ARGS) pyproject.toml --extra gateway --extra postgres --extra s3 --extra tracing --group build --constraints requirements.lock \
 		--output-file services/skewless_gateway/requirements.lock
 	@$(COMPILE) $(ARGS) --group triton --constraints requirements.lock \
 		--output-file services/skewless_triton/requirements.lock
 
 clean: ## Stop the stack and remove everything that was installed or made
 	@if [ -x $(BIN)/skewless ] && [ -e .skewless/stack.json ]; then $(BIN)/skewless down; fi
-	@rm -rf .skewless .venv .venv-other .boot dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .skewless .venv .venv-other .kserve .boot dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ gives up, or is cancelled, is left out where its flush has not begun, and its re
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,6 +18,9 @@ from skewless.errors import DeadlineExceeded, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+ASKERS: ContextVar[tuple[object, ...]] = ContextVar("askers", default=())
+"""On whose behalf a call is made, for whoever wants to say so; a shared flush has those of all that it is for."""
 
 Flush = Callable[[Sequence[Item], float], Awaitable[Sequence[Result | Exception]]]
 """Given items and the seconds it may take, returns one result per item, in order, or the error of that item alone.
@@ -32,6 +36,7 @@ class _Waiter(Generic[Item, Result]):
     deadline: float
     """In seconds of the event loop's clock."""
     result: "asyncio.Future[Result]"
+    askers: tuple[object, ...]
 
 
 class Coalescer(Generic[Item, Result]):
@@ -112,7 +117,9 @@ class Coalescer(Generic[Item, Result]):
         if self._waiting_weight + weight > self._waiting_max:
             raise self._refusal(f"{self._waiting_weight} rows wait for it already, and at most {self._waiting_max} may")
         loop = asyncio.get_running_loop()
-        waiter: _Waiter[Item, Result] = _Waiter(item, weight, loop.time() + timeout_s, loop.create_future())
+        waiter: _Waiter[Item, Result] = _Waiter(
+            item, weight, loop.time() + timeout_s, loop.create_future(), ASKERS.get()
+        )
         self._waiting[waiter] = None
         self._waiting_weight += weight
         return waiter
@@ -152,6 +159,8 @@ class Coalescer(Generic[Item, Result]):
     async def _run(self, batch: list[_Waiter[Item, Result]]) -> None:
         """One flush of several callers, which goes on as long as the most patient of them."""
         timeout_s = max(waiter.deadline for waiter in batch) - asyncio.get_running_loop().time()
+        # The task was begun by whoever's flush ended, which is none of these.
+        ASKERS.set(tuple([asker for waiter in batch for asker in waiter.askers]))
         outcomes: Sequence[Result | Exception]
         try:
             outcomes = await self._flush([waiter.item for waiter in batch], timeout_s)

@@ -27,11 +27,17 @@ class ColumnLayout:
     """(dtype, column names in order of line). A dtype may have several blocks; a name occurs once."""
     place: Mapping[str, tuple[int, int]] = field(init=False, compare=False, repr=False)
     """(block, line) of each column."""
+    _hash: int = field(init=False, compare=False, repr=False)
+    """Worked out once: layouts are looked up for every request, and have many names."""
 
     def __post_init__(self) -> None:
         place = {name: (block, line) for block, (_, names) in enumerate(self.blocks) for line, name in enumerate(names)}
         assert len(place) == sum(len(names) for _, names in self.blocks), "a column name occurs twice"
         object.__setattr__(self, "place", place)
+        object.__setattr__(self, "_hash", hash(self.blocks))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @classmethod
     def of(cls, columns: Sequence[tuple[str, Dtype]]) -> "ColumnLayout":

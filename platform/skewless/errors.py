@@ -72,15 +72,23 @@ class NotFound(SkewlessError):
 
 
 class Unauthenticated(SkewlessError):
-    """No credential was given, or none that this server knows."""
+    """Nobody that this server knows has asked. `was_given`: whether there was a credential, and it was wrong."""
 
     code = "unauthenticated"
 
+    def __init__(self, message: str, *, was_given: bool = True, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.was_given = was_given
+
 
 class Forbidden(SkewlessError):
-    """Whoever asked is known, and may not ask for this."""
+    """Whoever asked is known, and may not ask for this; `path` is where in the request, empty: for all of it."""
 
     code = "forbidden"
+
+    def __init__(self, message: str, *, path: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
 
 
 class Rejected(SkewlessError):
@@ -135,9 +143,20 @@ class Overloaded(Unavailable):
 
 
 class RateLimited(Unavailable):
-    """The caller has used up what it may ask for in a while."""
+    """`caller` has used up what it may ask for: `quota` at once, and as much again in `window_s` seconds."""
 
     code = "rate_limited"
+
+    def __init__(self, caller: str, *, retry_after_s: float, quota: int, window_s: float) -> None:
+        SkewlessError.__init__(
+            self,
+            f"`{caller}` may ask {quota} times at once and as often again in {window_s:g} s, and has done so",
+            hint="wait as long as Retry-After says, or have its rate raised",
+        )
+        self.part = "gateway"
+        self.retry_after_s = retry_after_s
+        self.quota = quota
+        self.window_s = window_s
 
 
 class DeadlineExceeded(Unavailable):

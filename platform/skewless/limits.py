@@ -15,8 +15,18 @@ ONLINE_STORE_TIMEOUT_S = 2.0
 MODEL_TIMEOUT_S = 5.0
 """Upper bound of one Triton call, also where the request has more time left."""
 CONNECT_TIMEOUT_S = 1.0
-REQUESTS_IN_FLIGHT_MAX = 256
-"""Requests admitted at once per gateway process; one more is refused at once with 503."""
+REQUESTS_IN_FLIGHT_MAX = 1_024
+"""Predictions computed at once per gateway process, of all endpoints; others wait, or are refused with 503."""
+ENDPOINT_IN_FLIGHT_MAX = 256
+"""Predictions of one endpoint computed at once, by default; what it is worth is found below that, see ADR 27."""
+ENDPOINT_IN_FLIGHT_START = 16
+"""Where the search for it begins: enough for some callers, and a fraction of what any stack can take."""
+ENDPOINT_QUEUE_MAX = 1_024
+"""Predictions of one endpoint that wait for their turn, however fast they are answered: some KiB of columns each."""
+REFUSALS_PER_S_MAX = 500
+"""Refused connections that ask again are read so often a second, and once per answer: a tenth of a slow processor."""
+ENDPOINT_QUEUE_MS = 300
+"""How long they may have to wait, by default: long enough for hundreds of steady callers, short beside a deadline."""
 MODEL_BATCH_ROWS_MAX = 1_024
 """Rows of one Triton call and of its dynamic batch."""
 OUTCOMES_MAX = 10_000
@@ -31,12 +41,28 @@ FLUSHES_MAX = 2
 """Reads of the online store in flight at once; requests that come meanwhile share the next."""
 ROWS_WAITING_MAX = 16 * FLUSH_ROWS_MAX
 """Rows waiting for a read or a model call; one request more is refused at once."""
+ROWS_IN_FLIGHT_MAX = ROWS_WAITING_MAX
+"""Rows of the predictions computed at once, so that none that was admitted meets a full queue further in."""
+ROWS_QUEUED_MAX = 4 * ROWS_WAITING_MAX
+"""Rows of the predictions that wait for their turn, of all endpoints: 64 Ki rows of 40 columns are 20 MiB."""
 MODEL_CALLS_MAX = 2
 """Calls of one model under way at once per gateway: one that is computed, one that is on its way meanwhile."""
+MODEL_CONNECTIONS_MAX = 64
+"""Connections to one model server over HTTP. Requests share calls, so that few are ever open."""
+MODEL_ANSWER_BYTES_MAX = 64 * MIB
+"""One answer of a model server: MODEL_BATCH_ROWS_MAX rows of 16,384 float32 columns."""
 NEAR_CACHE_AGE_MAX_S = 60.0
 """A hash kept near is read again after this, though nobody told that it changed."""
+LAST_KNOWN_S_MAX = 86_400
+"""The longest that a bundle may let features stand in which nobody could read again: a day is no outage any more."""
+MODEL_RELOAD_EVERY_S = 10.0
+"""Between two times that one replica loads one model again because it refuses every call: loading takes 1 to 3 s."""
 RETRY_AFTER_S = 1.0
 """What a 503 asks callers to wait: about a restart of the slowest part under its supervisor."""
+SEND_STALL_S = 30.0
+"""A caller that takes nothing of a streamed answer for so long is given up, and what is still being computed for it."""
+PATHS_REMEMBERED_MAX = 1_024
+"""Request paths of which the route is remembered; some per endpoint, and whoever makes up more has them forgotten."""
 ROUTE_POLL_S = 1.0
 """How often a gateway reads its routes; a change must take effect within 2 s on every gateway."""
 ONLINE_STORE_CALLS_MAX = 1_024
@@ -75,6 +101,150 @@ ARTIFACT_REMOVAL_S_MAX = 300.0
 """A removal from S3-compatible storage that takes longer is given up."""
 ARTIFACT_REMOVAL_STALE_S = 900.0
 """The mark of a removal that is older is one of a process that was killed, and keeps nobody from putting."""
+BATCH_CHUNK_ROWS = 256
+"""Rows of a batch body that are scored at once: small enough that a single request between two chunks hardly waits."""
+BATCH_CHUNKS_MAX = 2
+"""Chunks of all batch bodies scored at once per gateway process; one more waits, and its body is not read on."""
+BATCH_REQUESTS_MAX = 4
+"""Batch bodies answered at once per gateway process; each may hold two Arrow messages and its unread answers."""
+BATCH_BODY_BYTES_MAX = 16 * 1024 * MIB
+"""One batch body; never held whole, so this only ends a stream that never ends."""
+BATCH_LINE_BYTES_MAX = 256 * 1024
+"""One line of NDJSON: 200 strings of the longest length and their names."""
+BATCH_CHUNK_BYTES_MAX = BODY_BYTES_MAX
+"""Lines of one chunk; a chunk of long lines has fewer rows."""
+BATCH_UNREAD_BYTES_MAX = 8 * MIB
+"""Answers of one batch that its caller has not taken yet; at the bound nothing more of its body is read."""
+BATCH_STALL_S = 30.0
+"""A batch whose caller neither sends nor takes anything for so long is given up."""
+BATCH_PATIENCE_S = 60.0
+"""A chunk is tried again for so long while the gateway has no room for it: batches wait for single requests."""
+BATCH_PAUSE_S_MAX = 5.0
+"""Longest pause between two tries of a chunk."""
+ARROW_METADATA_BYTES_MAX = MIB
+"""Metadata of one Arrow message: a schema of 1,000 columns with what pandas adds to it."""
+ARROW_MESSAGE_BYTES_MAX = 16 * MIB
+"""Body of one Arrow message, so that a record batch is decoded whole: 100,000 rows of twenty numbers."""
+ARROW_MESSAGE_ROWS_MAX = 1_048_576
+"""Rows of one Arrow message; columns of nulls have no bytes that would bound them."""
+ARROW_DICTIONARY_BYTES_MAX = 16 * MIB
+"""Dictionaries of one Arrow stream together; they stay in memory until it ends."""
+GRPC_MESSAGE_BYTES_MAX = BODY_BYTES_MAX
+"""One gRPC request, as one body of REST."""
+GRPC_STREAMS_MAX = 256
+"""Calls under way on one gRPC connection; one more waits in its caller."""
+GRPC_REQUESTS_MAX = 1_024
+"""Calls of all gRPC connections under way per process; one more is refused at once."""
+GRPC_IDLE_S_MAX = 300.0
+"""A gRPC connection without a call for so long is closed; clients connect anew by themselves."""
+CREDENTIAL_BYTES_MAX = 8_192
+"""A caller's key or token. Tokens with some hundred claims stay below; a larger one is refused unread."""
+TOKENS_KNOWN_MAX = 4_096
+"""Verified tokens that a gateway remembers, each by its hash; the one remembered longest goes first."""
+TOKEN_VERIFICATIONS_PER_S_MAX = 200
+"""Signatures checked per second and gateway: a flood of forged tokens costs a few percent of a core, not all of it."""
+KEY_LOOKUPS_PER_S_MAX = 10
+"""Keys that the snapshot lacks are asked of the registry so often; guessing must not become work for the database."""
+KEY_LOOKUPS_AT_ONCE_MAX = 2
+"""Such look-ups under way: a registry that hangs must not hold all threads of a gateway."""
+JWKS_TIMEOUT_S = 5.0
+"""One look at the identity provider's keys, its discovery included."""
+JWKS_BYTES_MAX = 256 * 1_024
+"""One document of the identity provider; a set of 100 RSA keys with certificates has some 200 KiB."""
+JWKS_KEYS_MAX = 100
+"""Keys of the identity provider that are read."""
+JWKS_REFRESH_S = 300.0
+"""How often the keys are fetched, so that one that was taken back opens nothing for longer than that."""
+JWKS_MISS_GAP_S = 10.0
+"""Least time between two fetches, whatever key ids callers name: they cannot make a gateway hammer the provider."""
+JWKS_AGE_MAX_S = 86_400.0
+"""Keys of a provider that is away serve for a day; then its tokens open nothing until it is back."""
+RATE_SLOTS = 32_768
+"""Callers whose rate the workers of a machine remember in their shared file of 512 KiB, idle ones replaced."""
+RATE_LOCK_TRIES = 50
+"""A caller's slot is held for microseconds; a worker that was stopped while it held one must stop no other."""
+RATE_DEBT_MAX = 100
+"""Requests that a caller can be charged beyond its burst, for rows that were counted after it was let in."""
+RATE_ROWS_PER_REQUEST = 100
+"""Rows that one unit of a caller's rate pays for: 1,000 rows cost about as much work as ten requests."""
+REQUEST_LINE_BYTES_MAX = 8_192
+REQUEST_HEADERS_MAX = 100
+REQUEST_HEAD_BYTES_MAX = 32_768
+"""Request line and header fields together, trailers too; a token of the largest size fits thrice."""
+REQUEST_HEAD_S = 10.0
+"""From a connection's first byte of a request, or its being made, to the end of the head: slower ones are cut."""
+TLS_LOOK_S = 5.0
+"""How often the files of a gateway's certificates are looked at for newer ones."""
+CONNECTIONS_MAX = 4_096
+"""Connections open at once per worker; one more is answered 503 and closed. An idle one takes about 20 KiB."""
+CONNECTION_BACKLOG = 1_024
+"""Connections that the kernel keeps for workers that are busy; it drops what comes beyond, and callers try again."""
+CONNECTION_IDLE_S = 75
+"""An idle connection is closed after this: later than the 60 s of common load balancers, so that they close first."""
+CONNECTION_STALL_S = 30.0
+"""A caller that takes nothing of its answer for so long is cut off; the answer would stay in memory."""
+CONNECTION_LOOK_S = 1.0
+"""How often a worker looks for connections that are late, stalled or idle while it drains."""
+CONNECTION_DRAIN_IDLE_S = 0.5
+"""While a worker drains, connections that ask nothing for so long are closed; busy ones end with their next answer."""
+ACCEPTS_AT_ONCE = 16
+"""Connections accepted in one turn of the event loop, so that a burst of them does not delay requests."""
+ACCEPT_PAUSE_S = 0.1
+"""After a failed accept, usually for want of file descriptors, the next is tried so much later."""
+ACCEPT_TURN_S = 0.001
+"""How long a worker with more connections than another one leaves a new connection to that one."""
+DESCRIPTORS_SPARE = 256
+"""File descriptors that connections leave to files, servers behind and the like."""
+LISTEN_PATIENCE_S = 3.0
+"""How long a starting gateway waits for its port: one that was killed may still be answering its last requests."""
+WORKERS_MAX = 256
+WORKER_BEAT_S = 1.0
+"""How often the parent asks each worker how it is."""
+WORKER_START_S = 60.0
+"""A worker that has not answered so long after its start is replaced."""
+WORKER_READY_S = 30.0
+"""A replacement takes connections after so long though it is not ready; its bundles may not be loadable at all."""
+WORKER_RESTART_S = 0.5
+WORKER_RESTART_S_MAX = 15.0
+"""Pause before a worker that ended is started again; doubles from the first to the second."""
+WORKER_STABLE_S = 30.0
+"""A worker that did well for so long starts at the shortest pause again."""
+WORKER_CLOSE_S = 15.0
+"""After its requests a gateway has so long to flush and seal its log; what is not sealed then is by the next start."""
+WORKER_END_S = 5.0
+"""Beyond all that it may take by itself, a worker's parent gives it so long before it kills it."""
+CONTROL_TIMEOUT_S = 2.0
+"""A worker's answer to its parent, within which a scrape tells what the others said."""
+CONTROL_FRAME_BYTES_MAX = 64 * MIB
+"""One message between parent and worker: the metrics of some hundred endpoints take about 1 MiB."""
+CONTROL_ASKS_MAX = 64
+"""Questions to a worker that wait for an answer; one that hangs must not collect them."""
+ADMIN_CONNECTIONS_MAX = 64
+ADMIN_BODY_BYTES_MAX = 1_024
+EVENT_LOOP_LOOK_S = 0.25
+"""How often a worker measures by how much its event loop is late."""
+TRACESTATE_BYTES_MAX = 512
+"""What W3C Trace Context has everybody hand on at least; a caller's longer `tracestate` is dropped."""
+TRACES_PER_S_MAX = 100
+"""Requests that a worker traces per second: callers may ask for any of theirs to be traced, and each costs."""
+TRACES_WAITING_MAX = 1_024
+"""Traced requests that wait for the collector; what comes while so many wait is dropped and counted."""
+TRACE_CALLS_MAX = 64
+"""Calls of servers that are told of one request: a batch body makes any number."""
+TRACE_BATCH = 16
+"""Traced requests sent to the collector at once: encoding more would keep the event loop from running too long."""
+TRACE_EXPORT_S = 1.0
+"""How long a traced request waits at most for others to be sent with."""
+TRACE_TIMEOUT_S = 5.0
+"""How long the collector may take for what is sent at once, repetitions included."""
+TRACE_CLOSE_S = 2.0
+"""How long a process that ends goes on sending traces; what is left is lost."""
+LOG_LINES_WAITING_MAX = 10_000
+"""Log lines that wait to be written: standard error may be a pipe that nobody reads."""
+LOG_CLOSE_S = 2.0
+"""How long a process that ends goes on writing its log."""
+ACCESS_LINES_PER_S_MAX = 100
+"""Lines of the access log per second and worker; a flood of refusals must not become a flood of lines."""
 
 assert ROWS_MAX <= MODEL_BATCH_ROWS_MAX, "one request must fit one model call"
 assert DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX
@@ -82,6 +252,9 @@ assert (ONLINE_STORE_TIMEOUT_S + MODEL_TIMEOUT_S) * 1_000 < DEADLINE_MS_MAX, "in
 assert CONNECT_TIMEOUT_S <= ONLINE_STORE_TIMEOUT_S
 assert ROUTE_POLL_S <= 1.0, "half of the 2 s in which a rollout must be everywhere"
 assert REQUESTS_IN_FLIGHT_MAX <= ONLINE_STORE_CALLS_MAX, "an admitted request must find a place on the connection"
+assert ENDPOINT_IN_FLIGHT_START <= ENDPOINT_IN_FLIGHT_MAX <= REQUESTS_IN_FLIGHT_MAX
+assert ENDPOINT_QUEUE_MS < DEADLINE_MS_DEFAULT, "who waits must have time left to be answered"
+assert ROWS_MAX <= ROWS_IN_FLIGHT_MAX <= ROWS_WAITING_MAX <= ROWS_QUEUED_MAX
 assert BODY_BYTES_MAX <= ONLINE_STORE_PENDING_BYTES_MAX, "the commands of the largest request must fit"
 assert ONLINE_STORE_SILENCE_S <= ONLINE_STORE_TIMEOUT_S, "a hung server must be left by the first read that it fails"
 assert ONLINE_STORE_RECONNECT_PAUSE_S < CONNECT_TIMEOUT_S < RETRY_AFTER_S + ONLINE_STORE_SILENCE_S
@@ -89,3 +262,17 @@ assert ROWS_MAX <= FLUSH_ROWS_MAX <= ROWS_WAITING_MAX
 assert ROWS_MAX <= SHADOW_ROWS_WAITING_MAX, "the largest request must be able to be mirrored"
 assert ARTIFACT_REMOVAL_S_MAX + ARTIFACT_RETRY_S + ARTIFACT_REQUEST_TIMEOUT_S < ARTIFACT_REMOVAL_STALE_S
 assert ARTIFACT_REMOVAL_STALE_S < ARTIFACT_GRACE_S_MIN < ARTIFACT_LEFTOVER_AGE_S
+assert BATCH_CHUNK_ROWS <= ROWS_MAX, "a chunk is a request like any other"
+assert BATCH_LINE_BYTES_MAX <= BATCH_CHUNK_BYTES_MAX
+assert DEADLINE_MS_MAX / 1_000 < BATCH_STALL_S < BATCH_PATIENCE_S, (
+    "a chunk gets its answer before its caller is given up"
+)
+assert CREDENTIAL_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a credential comes in a head"
+assert JWKS_TIMEOUT_S < JWKS_MISS_GAP_S < JWKS_REFRESH_S < JWKS_AGE_MAX_S
+assert ROWS_MAX <= RATE_ROWS_PER_REQUEST * RATE_DEBT_MAX, "one request's rows must be chargeable"
+assert REQUEST_HEAD_S < CONNECTION_IDLE_S
+assert WORKER_RESTART_S <= WORKER_RESTART_S_MAX < WORKER_STABLE_S
+assert WORKER_BEAT_S < CONTROL_TIMEOUT_S < WORKER_READY_S < WORKER_START_S
+assert LISTEN_PATIENCE_S < WORKER_READY_S
+assert TRACE_BATCH <= TRACES_WAITING_MAX, "a batch fits into the queue"
+assert ACCESS_LINES_PER_S_MAX < LOG_LINES_WAITING_MAX, "one second of the access log fits into the queue"

@@ -6,11 +6,13 @@ for a default and a wrong value is reported the same way everywhere.
 
 import difflib
 import os
+import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -173,6 +175,16 @@ class Settings(BaseSettings):
         return self.feast_registry or f"sqlite:///{self.folders.feast_registry}"
 
 
+class ModelServer(StrEnum):
+    """What runs the models of an embedded stack."""
+
+    AUTO = "auto"
+    """Triton where its wheel exists, which is on Linux; the gateway itself elsewhere."""
+    TRITON = "triton"
+    IN_PROCESS = "in-process"
+    """The gateway itself, with ONNX Runtime: ONNX models only."""
+
+
 class StackSettings(BaseSettings):
     """The embedded stack. Ports are on loopback; 0 lets the stack choose a free one."""
 
@@ -184,7 +196,18 @@ class StackSettings(BaseSettings):
         le=65_535,
         description="Preferred port of the gateway; where it is taken, a free one.",
     )
+    gateway_admin_port: int = Field(
+        default=8101,
+        ge=0,
+        le=65_535,
+        description="Preferred port of the gateway's admin listener; where it is taken, a free one.",
+    )
     valkey_port: int = Field(default=0, ge=0, le=65_535, description="Port of Valkey.")
+    model_server: ModelServer = Field(
+        default=ModelServer.AUTO,
+        description="What runs models: `triton`, `in-process` (the gateway itself; ONNX models only), or `auto`, which "
+        "is Triton where its wheel exists, on Linux.",
+    )
     triton_http_port: int = Field(default=0, ge=0, le=65_535, description="Port of Triton's HTTP API.")
     triton_grpc_port: int = Field(default=0, ge=0, le=65_535, description="Port of Triton's gRPC API.")
     triton_metrics_port: int = Field(default=0, ge=0, le=65_535, description="Port of Triton's metrics.")
@@ -235,16 +258,24 @@ class StackSettings(BaseSettings):
                     raise ValueError(f"{both} are both {getattr(self, name)}; give each its own port, or 0")
         return self
 
+    @property
+    def runs_triton(self) -> bool:
+        """Whether the stack starts a Triton; where not, the gateway runs the models."""
+        if self.model_server is ModelServer.AUTO:
+            return platform.system() == "Linux"
+        return self.model_server is ModelServer.TRITON
 
-def load_settings(settings_class: type[SettingsT]) -> SettingsT:
-    """Settings of a class from the environment.
+
+def load_settings(settings_class: type[SettingsT], given: Mapping[str, str] | None = None) -> SettingsT:
+    """Settings of a class from the environment; `given` has values by field that are taken before it.
 
     Raises InvalidSettings for a variable with the class's prefix that the class does not know, and for a value
     that is not allowed; the message names the variable, the value (secrets masked) and what is allowed.
     """
     _refuse_unknown(settings_class)
     try:
-        return settings_class()
+        # Its own options have types of their own; fields may have any, and are validated here.
+        return settings_class(**dict[str, Any](given or {}))
     except ValidationError as error:
         problems = "\n".join(_describe_problem(settings_class, each) for each in error.errors())
         raise InvalidSettings(problems, hint="correct or unset the variable; unset, its default holds") from error
@@ -311,7 +342,7 @@ def _describe_problem(settings_class: type[BaseSettings], problem: ErrorDetails)
         return problem["msg"].removeprefix("Value error, ")
     field = str(problem["loc"][0])
     known = settings_class.model_fields.get(field)
-    secret = known is not None and known.annotation is SecretStr
+    secret = known is not None and SecretStr in (known.annotation, *get_args(known.annotation))
     seen = "***" if secret else mask(problem["input"])
     about = f" ({known.description})" if known is not None and known.description else ""
     return f"{variable_name(settings_class, field)} is `{seen}`: {problem['msg']}{about}"

@@ -1,32 +1,26 @@
-"""Request bodies: read up to a limit, in the one media type, within a time."""
+"""What a JSON body must say it is."""
 
-import asyncio
-
-from starlette.requests import Request
-
-from skewless.errors import InvalidRequest, LimitExceeded
-from skewless.limits import BODY_BYTES_MAX, DEADLINE_MS_MAX
-from skewless.serving.json_body import parse_json
-from skewless_gateway.problems import BODY_TOO_SLOW, UNSUPPORTED_MEDIA_TYPE
+from skewless.errors import InvalidRequest
+from skewless_gateway.http_message import HttpRequest
+from skewless_gateway.problems import UNSUPPORTED_MEDIA_TYPE
 
 _JSON = "application/json"
 _CHARSETS = frozenset({"", "utf-8", "utf8"})
 
 
-async def read_json(request: Request) -> object:
-    """The decoded JSON body. Raises InvalidRequest, and LimitExceeded without reading past the limit."""
-    _check_media_type(request)
-    return parse_json(await _read(request))
-
-
-def _check_media_type(request: Request) -> None:
-    given = request.headers.get("content-type", "")
+def check_json(request: HttpRequest) -> None:
+    """Return where the body is said to be JSON in UTF-8, not compressed. Raises InvalidRequest, before it is read."""
+    content_type = request.header(b"content-type")
+    encoding = request.header(b"content-encoding")
+    if content_type == b"application/json" and encoding is None:
+        return
+    given = (content_type or b"").decode("latin-1")
     media_type, _, parameters = given.partition(";")
     name, _, charset = parameters.strip().lower().partition("=")
     is_json = media_type.strip().lower() == _JSON and (name != "charset" or charset.strip('"') in _CHARSETS)
-    encoding = request.headers.get("content-encoding", "identity")
-    if not is_json or encoding != "identity":
-        seen = f"content type `{given[:100]}`" if not is_json else f"content encoding `{encoding[:100]}`"
+    encoded = (encoding or b"identity").decode("latin-1")
+    if not is_json or encoded != "identity":
+        seen = f"content type `{given[:100]}`" if not is_json else f"content encoding `{encoded[:100]}`"
         raise InvalidRequest(
             f"the body has {seen if given or is_json else 'no content type'}",
             path="$",
@@ -34,29 +28,3 @@ def _check_media_type(request: Request) -> None:
             hint=f"send the header Content-Type: {_JSON}",
             code=UNSUPPORTED_MEDIA_TYPE,
         )
-
-
-async def _read(request: Request) -> bytes:
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > BODY_BYTES_MAX:
-        raise _too_large(f"announces {int(announced)} bytes")
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(DEADLINE_MS_MAX / 1_000):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > BODY_BYTES_MAX:
-                    raise _too_large(f"has more than {BODY_BYTES_MAX} bytes")
-                chunks.append(chunk)
-    except TimeoutError as error:
-        raise InvalidRequest(
-            f"the body did not arrive within {DEADLINE_MS_MAX} ms", path="$", allowed="", code=BODY_TOO_SLOW
-        ) from error
-    return b"".join(chunks)
-
-
-def _too_large(what: str) -> LimitExceeded:
-    return LimitExceeded(
-        f"the body {what}", path="$", allowed=f"at most {BODY_BYTES_MAX} bytes", hint="send fewer instances at once"
-    )

@@ -1,5 +1,6 @@
 """What the OpenAPI document says about each route: bodies are read without pydantic, so it is written out here."""
 
+import json
 from typing import Any
 
 from skewless.limits import BODY_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, OUTCOMES_MAX, ROWS_MAX
@@ -49,7 +50,25 @@ def _answer(example: dict[str, Any], *statuses: int) -> dict[str, Any]:
     return {"200": ok, **{str(status): _PROBLEM for status in statuses}}
 
 
+SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the identity provider."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {}]
+"""Either of them; none is needed in development mode, and where the connection's certificate says who asks."""
+_ENDPOINT = {
+    "name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}, "example": "flight-delay",
+}  # fmt: skip
+_TIMEOUT_HEADER = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "required": False,
+    "description": "How long the caller will wait; the shorter of this and `options.deadline_ms` counts.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
 PREDICT: dict[str, Any] = {
+    "parameters": [_ENDPOINT, _TIMEOUT_HEADER],
     "requestBody": _body(
         {
             "type": "object",
@@ -110,9 +129,47 @@ PREDICT: dict[str, Any] = {
                 ],
             },
         },
-        400, 404, 408, 413, 415, 422, 503, 504,
+        400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504,
     ),
+    "security": SECURITY,
 }  # fmt: skip
+
+_NDJSON = "application/x-ndjson"
+_ARROW = "application/vnd.apache.arrow.stream"
+_ROW = {"row": 0, "prediction_id": _PREDICTION_ID, "label": "late", "probability": 0.6171875, "rung": "normal"}
+_SUMMARY = {"summary": {"complete": True, "rows": 1, "answered": 1, "failed": 0}}
+
+
+def _option(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+PREDICT_BATCH: dict[str, Any] = {
+    "parameters": [
+        _ENDPOINT,
+        _option("on_error", "What a wrong row does: end the answer, or have an error.", enum=["fail", "record"]),
+        _option("deadline_ms", "For each chunk of the body.", type="integer", minimum=1, maximum=DEADLINE_MS_MAX),
+        _option("as_of", "Only where the server allows it.", type="string", format="date-time"),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            _NDJSON: {"schema": {"type": "string"}, "example": json.dumps(_INSTANCE) + "\n"},
+            _ARROW: {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "A record per row, then a summary; in the media type of the body, or the one of `Accept`.",
+            "content": {
+                _NDJSON: {"schema": {"type": "string"}, "example": f"{json.dumps(_ROW)}\n{json.dumps(_SUMMARY)}\n"},
+                _ARROW: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        **{str(status): _PROBLEM for status in (400, 401, 403, 404, 408, 413, 415, 429, 503, 504)},
+    },
+    "security": SECURITY,
+}
 
 OUTCOMES: dict[str, Any] = {
     "requestBody": _body(
@@ -144,14 +201,17 @@ OUTCOMES: dict[str, Any] = {
             ]
         },
     ),
-    "responses": _answer({"accepted": 1}, 400, 408, 413, 415, 503),
+    "responses": _answer({"accepted": 1}, 400, 401, 403, 408, 413, 415, 429, 503),
+    "security": SECURITY,
 }
 
 ENDPOINTS: dict[str, Any] = {
     "responses": _answer(
-        {"endpoints": [{"endpoint": "flight-delay", "description": "Late by 15 minutes?", "bundle": _DIGEST}]}
-    )
-}
+        {"endpoints": [{"endpoint": "flight-delay", "description": "Late by 15 minutes?", "bundle": _DIGEST}]},
+        401, 429, 503,
+    ),
+    "security": SECURITY,
+}  # fmt: skip
 ENDPOINT: dict[str, Any] = {
     "responses": _answer(
         {
@@ -166,8 +226,9 @@ ENDPOINT: dict[str, Any] = {
             "features": ["origin_weather__temp"],
             "definitions": {"state": "current", "detail": ""},
         },
-        404, 503,
-    )
+        401, 403, 404, 429, 503,
+    ),
+    "security": SECURITY,
 }  # fmt: skip
 HEALTH: dict[str, Any] = {"responses": _answer({"status": "ok"})}
 READY: dict[str, Any] = {
@@ -176,6 +237,4 @@ READY: dict[str, Any] = {
 METRICS: dict[str, Any] = {
     "responses": {"200": {"description": "Prometheus text format", "content": {"text/plain": {}}}}
 }
-PATH_PARAMETERS: list[dict[str, Any]] = [
-    {"name": "endpoint", "in": "path", "required": True, "schema": {"type": "string"}, "example": "flight-delay"}
-]
+PATH_PARAMETERS: list[dict[str, Any]] = [_ENDPOINT]

@@ -1,20 +1,25 @@
 """Everything a request handler needs, in one place; made by the composition root, handed to the application."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-from skewless.errors import SkewlessError, Unavailable
 from skewless.features.contract_changes import Definitions
 from skewless.features.online_store import OnlineStore
-from skewless.limits import LOG_BUFFER_ROWS_MAX, REQUESTS_IN_FLIGHT_MAX, RETRY_AFTER_S
+from skewless.limits import LOG_BUFFER_ROWS_MAX
 from skewless.serving.data_plane import DataPlane
 from skewless.serving.deadline import MonotonicClock
 from skewless.serving.ports import ModelBackend, PredictionLog
 from skewless.timestamps import Micros
+from skewless_gateway.access_log import AccessLog, silent
+from skewless_gateway.admission import Admission
+from skewless_gateway.degraded_parts import model_backend_state, online_store_state
 from skewless_gateway.metrics import GatewayMetrics
+from skewless_gateway.predictions import PredictionService
 from skewless_gateway.route_follower import RouteFollower
+from skewless_gateway.security.guard import Guard
 from skewless_gateway.snapshot_follower import SnapshotFollower
+from skewless_gateway.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +30,13 @@ class PartState:
     detail: str = ""
 
 
-class Admission:
-    """Bounds the prediction requests that are answered at once; one more is refused at once."""
+@dataclass(frozen=True, slots=True)
+class VertexRoutes:
+    """Where Vertex AI asks, and which endpoint answers it."""
 
-    def __init__(self, metrics: GatewayMetrics, *, in_flight_max: int = REQUESTS_IN_FLIGHT_MAX) -> None:
-        self._metrics = metrics
-        self._in_flight_max = in_flight_max
-        self._in_flight = 0
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Inside, the request holds one place. Raises Unavailable when all are taken."""
-        if self._in_flight >= self._in_flight_max:
-            raise Unavailable(
-                "gateway",
-                f"{self._in_flight} requests are in flight, as many as one process admits",
-                retry_after_s=RETRY_AFTER_S,
-                hint="retry later, or start more gateways",
-            )
-        self._in_flight += 1
-        self._metrics.in_flight.set(self._in_flight)
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            self._metrics.in_flight.set(self._in_flight)
+    endpoint: str
+    predict_route: str
+    health_route: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,41 +50,51 @@ class Gateway:
     backend: ModelBackend
     log: PredictionLog
     metrics: GatewayMetrics
+    guard: Guard
     admission: Admission
     clock: MonotonicClock
     now: Callable[[], Micros]
     allow_as_of: bool
     buffered_rows: Callable[[], int] = lambda: 0
     """Log records in memory only."""
+    draining: Callable[[], bool] = lambda: False
+    """Whether this process is on its way out, and wants no more requests."""
+    public_metrics: bool = True
+    """Whether metrics are told to callers of the API, not to operators alone."""
+    access_log: AccessLog = field(default_factory=silent)
+    tracing: Tracing | None = None
+    """None where no request is traced."""
+    raw_models: bool = False
+    """Whether models can be asked with their own tensors."""
+    vertex: VertexRoutes | None = None
+    """None where Vertex AI does not ask this gateway."""
+    predictions: PredictionService = field(init=False)
+    """What answers prediction requests, for every edge."""
+
+    def __post_init__(self) -> None:
+        service = PredictionService(
+            self.plane,
+            self.follower,
+            guard=self.guard,
+            admission=self.admission,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+        object.__setattr__(self, "predictions", service)
 
     async def parts(self) -> dict[str, PartState]:
         """State of every part by name. The gateway is ready when all are ok."""
         buffered = self.buffered_rows()
+        served = {name: endpoint.served for name, endpoint in self.follower.state.endpoints.items()}
         is_full = buffered >= LOG_BUFFER_ROWS_MAX
         return {
-            "online_store": await self._online_store(),
-            "model_backend": await self._model_backend(),
+            "online_store": PartState(*await online_store_state(self.store, served)),
+            "model_backend": PartState(*await model_backend_state(self.backend, served)),
             "routes": self._routes(),
             "feature_registry": self._feature_registry(),
             "prediction_log": PartState(not is_full, f"{buffered} records wait to be flushed" if is_full else ""),
+            "lifecycle": PartState(not self.draining(), "this gateway is draining" if self.draining() else ""),
         }
-
-    async def _online_store(self) -> PartState:
-        try:
-            await self.store.ping()
-        except SkewlessError as error:
-            return PartState(False, error.message)
-        return PartState(True)
-
-    async def _model_backend(self) -> PartState:
-        try:
-            await self.backend.ping()
-        except SkewlessError as error:
-            return PartState(False, error.message)
-        endpoints = self.follower.state.endpoints.values()
-        models = {endpoint.served.model for endpoint in endpoints}
-        lost = [model for model in sorted(models) if not await self.backend.is_ready(model)]
-        return PartState(not lost, f"not loaded: {', '.join(lost)}" if lost else "")
 
     def _feature_registry(self) -> PartState:
         """Always ok: what is told here makes no prediction wrong today, but perhaps the next bundle."""
@@ -119,3 +116,17 @@ class Gateway:
         if state.registry_error:
             wrong.append(f"serving the last good routes: {state.registry_error}")
         return PartState(state.failures.keys() <= state.endpoints.keys(), "; ".join(wrong))
+
+
+async def readiness(gateway: Gateway) -> tuple[bool, dict[str, dict[str, Any]]]:
+    """Whether predictions can be answered, and the state of every part by name."""
+    parts = await gateway.parts()
+    told = {name: {"ok": part.ok, "detail": part.detail} for name, part in parts.items()}
+    return all(part.ok for part in parts.values()), told
+
+
+def metrics_text(gateway: Gateway, *, open_metrics: bool = False) -> bytes:
+    """Every metric, as Prometheus scrapes them."""
+    gateway.metrics.log_buffered_rows.set(gateway.buffered_rows())
+    gateway.metrics.show_snapshot_ages(gateway.snapshots.ages_s(gateway.now()))
+    return gateway.metrics.exposition(open_metrics=open_metrics)

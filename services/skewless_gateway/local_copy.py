@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 _LOGGER = logging.getLogger(__name__)
@@ -16,7 +17,8 @@ class LocalCopy:
 
     def save(self, data: object) -> None:
         """Replace the copy in one step."""
-        partial = self._path.with_suffix(".partial")
+        # Workers share the folder, and one must not rename what another is half way through.
+        partial = self._path.with_suffix(f".{os.getpid()}.partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(json.dumps(data))

@@ -6,25 +6,32 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from skewless.features.near_cache import NearCacheCounters
 from skewless.rollout.shadow_comparison import ShadowComparison
-from skewless.serving.data_plane import STAGES
 from skewless.serving.records import AnsweredBatch
 from skewless.serving.tallies import flips
+from skewless_gateway.admission_metrics import AdmissionMetrics
+from skewless_gateway.degrade_metrics import PartMetrics, RungMetrics
+from skewless_gateway.edges.batch_metrics import BatchMetrics
+from skewless_gateway.grpc_metrics import GrpcMetrics
+from skewless_gateway.metrics_page import page_of
+from skewless_gateway.request_metrics import RequestMetrics
 from skewless_gateway.route_follower import RouteState
+from skewless_gateway.security.metrics import SecurityMetrics
 
-_BUCKETS_S = (
-    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-"""Dense from 1 to 50 ms, where an objective for one prediction lies."""
 _ROLE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 _CALL_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
 _CALL_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
-TOTAL = "total"
 MetricT = TypeVar("MetricT", Counter, Gauge, Histogram)
 
 
@@ -170,31 +177,17 @@ class GatewayMetrics:
     """Every metric of the gateway. Only known endpoints become label values, so their number is bounded."""
 
     def __init__(self) -> None:
+        # A third of the page would say when each series began, which Prometheus finds by itself.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types for it
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "skewless_requests",
-            "HTTP requests of /v1 by endpoint (empty where the request named none that is known) and status code.",
-            ("endpoint", "code"),
-            registry=self.registry,
-        )
-        self.stage_seconds = Histogram(
-            "skewless_stage_seconds",
-            "Seconds of answered prediction requests by stage; `total` is the whole request.",
-            ("stage",),
-            buckets=_BUCKETS_S,
-            registry=self.registry,
-        )
+        self.answers = RequestMetrics(self.registry)
         self.calls = CallMetrics(self.registry)
-        self.rows = Counter("skewless_rows", "Answered instances by endpoint.", ("endpoint",), registry=self.registry)
-        self.feature_statuses = Counter(
-            "skewless_feature_statuses",
-            "Served feature values by endpoint and status.",
-            ("endpoint", "status"),
-            registry=self.registry,
-        )
-        self.in_flight = Gauge(
-            "skewless_requests_in_flight", "Prediction requests being answered.", registry=self.registry
-        )
+        self.batches = BatchMetrics(self.registry)
+        self.grpc = GrpcMetrics(self.registry)
+        self.admission = AdmissionMetrics(self.registry)
+        self.security = SecurityMetrics(self.registry)
+        self.rungs = RungMetrics(self.registry)
+        self.parts = PartMetrics(self.registry)
         self.outcomes = Counter("skewless_outcomes", "Outcomes accepted.", registry=self.registry)
         self.log_buffered_rows = Gauge(
             "skewless_prediction_log_buffered_rows", "Log records in memory only.", registry=self.registry
@@ -231,22 +224,10 @@ class GatewayMetrics:
         )
         self._near_cache: NearCacheCounters | None = None
         self.registry.register(_NearCacheCollector(lambda: self._near_cache))
-        self._stages = {stage: self.stage_seconds.labels(stage) for stage in (*STAGES, TOTAL)}
 
     def watch_near_cache(self, counters: NearCacheCounters) -> None:
         """Tell these counters at every scrape."""
         self._near_cache = counters
-
-    def answered(
-        self, endpoint: str, *, rows: int, statuses: Mapping[str, int], stage_ms: Mapping[str, float], total_ms: float
-    ) -> None:
-        """Count one answered prediction request."""
-        self.rows.labels(endpoint).inc(rows)
-        for status, count in statuses.items():
-            self.feature_statuses.labels(endpoint, status).inc(count)
-        for stage, taken in stage_ms.items():
-            self._stages[stage].observe(taken / 1_000)
-        self._stages[TOTAL].observe(total_ms / 1_000)
 
     def show_routes(self, state: RouteState, *, bundles_loaded: int) -> None:
         """Tell what is in service, and nothing of what no longer is."""
@@ -269,7 +250,7 @@ class GatewayMetrics:
         for project, age_s in ages_s.items():
             self.snapshot_age_seconds.labels(project).set(age_s)
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
+    def exposition(self, *, open_metrics: bool = False) -> bytes:
+        """What Prometheus scrapes, as its text or as OpenMetrics."""
         self.roles.show_differences()
-        return generate_latest(self.registry)
+        return page_of(self.registry, open_metrics=open_metrics)

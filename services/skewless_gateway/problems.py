@@ -1,10 +1,10 @@
 """Errors as callers see them: RFC 9457 problem documents. The one table from error class to HTTP status."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from starlette.responses import Response
 
 from skewless.errors import (
     BundleRefused,
@@ -24,6 +24,8 @@ from skewless.errors import (
     Unauthenticated,
     Unavailable,
 )
+from skewless_gateway.http_message import BODY_TOO_SLOW, RawHeaders, Reply
+from skewless_gateway.security.headers import challenge, rate_headers
 
 STATUS_OF_CLASS: dict[type[SkewlessError], int] = {
     SkewlessError: 500,
@@ -44,7 +46,6 @@ STATUS_OF_CLASS: dict[type[SkewlessError], int] = {
     StackFailed: 500,
 }
 UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
-BODY_TOO_SLOW = "body_too_slow"
 _STATUS_OF_CODE = {UNSUPPORTED_MEDIA_TYPE: 415, BODY_TOO_SLOW: 408}
 """Codes of InvalidRequest that HTTP has a status of its own for."""
 _TITLES = {
@@ -64,7 +65,9 @@ _TITLES = {
     504: "The deadline ran out",
 }
 _TYPE = "urn:skewless:problem:"
-MEDIA_TYPE = "application/problem+json"
+_INTERNAL = "internal"
+_INTERNAL_HINT = "give the request id to whoever runs the gateway"
+MEDIA_TYPE = b"application/problem+json"
 
 
 def status_of(error: SkewlessError) -> int:
@@ -72,11 +75,51 @@ def status_of(error: SkewlessError) -> int:
     return _STATUS_OF_CODE.get(error.code) or STATUS_OF_CLASS[type(error)]
 
 
-def problem(
-    status: int, code: str, detail: str, *, request_id: str, headers: dict[str, str] | None = None, **members: Any
-) -> Response:
+def problem(status: int, code: str, detail: str, *, request_id: str, headers: RawHeaders = (), **members: Any) -> Reply:
     """A problem document; members that are empty are left out."""
-    body = {
+    body = _document(status, code, detail, request_id, members)
+    return Reply(status, MEDIA_TYPE, msgspec.json.encode(body), headers)
+
+
+def problem_of(error: SkewlessError, request_id: str) -> Reply:
+    """The problem document of an error. What the caller cannot mend is told without its details."""
+    body = problem_members(error, request_id=request_id)
+    return Reply(body["status"], MEDIA_TYPE, msgspec.json.encode(body), headers_of(error))
+
+
+def problem_members(error: SkewlessError, *, request_id: str) -> dict[str, Any]:
+    """What the problem document of an error says, for edges that put it into an answer of their own form."""
+    status = status_of(error)
+    if status == 500:
+        return _document(status, _INTERNAL, "internal error", request_id, {"hint": _INTERNAL_HINT})
+    members = {
+        "path": getattr(error, "path", ""),
+        "allowed": getattr(error, "allowed", "") or ", ".join(getattr(error, "known", None) or ()),
+        "hint": error.hint,
+    }
+    return _document(status, error.code, error.message, request_id, members)
+
+
+def headers_of(error: SkewlessError) -> RawHeaders:
+    """Headers that the answer to an error must have, whatever its form."""
+    if isinstance(error, Unavailable):
+        retry_after = (b"retry-after", b"%d" % math.ceil(error.retry_after_s))
+        return (retry_after, *rate_headers(error)) if isinstance(error, RateLimited) else (retry_after,)
+    if isinstance(error, Unauthenticated):
+        return challenge(error)
+    if status_of(error) in (408, 413, 415):
+        # The rest of the body was not read, so the connection cannot carry another request.
+        return ((b"connection", b"close"),)
+    return ()
+
+
+def internal_problem(*, request_id: str) -> Reply:
+    """The answer to our own fault: nothing of it but the id under which it was logged."""
+    return problem(500, _INTERNAL, "internal error", request_id=request_id, hint=_INTERNAL_HINT)
+
+
+def _document(status: int, code: str, detail: str, request_id: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "type": f"{_TYPE}{code}",
         "title": _TITLES.get(status, "Error"),
         "status": status,
@@ -85,34 +128,3 @@ def problem(
         **{name: value for name, value in members.items() if value},
         "request_id": request_id,
     }
-    return Response(msgspec.json.encode(body), status, headers=headers, media_type=MEDIA_TYPE)
-
-
-def problem_of(error: SkewlessError, *, request_id: str) -> Response:
-    """The problem document of an error. What the caller cannot mend is told without its details."""
-    status = status_of(error)
-    if status == 500:
-        return internal_problem(request_id=request_id)
-    headers: dict[str, str] = {}
-    if isinstance(error, Unavailable):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    if status in (408, 413, 415):
-        # The rest of the body was not read, so the connection cannot carry another request.
-        headers["Connection"] = "close"
-    return problem(
-        status,
-        error.code,
-        error.message,
-        request_id=request_id,
-        headers=headers,
-        path=getattr(error, "path", ""),
-        allowed=getattr(error, "allowed", "") or ", ".join(getattr(error, "known", ())),
-        hint=error.hint,
-    )
-
-
-def internal_problem(*, request_id: str) -> Response:
-    """The answer to our own fault: nothing of it but the id under which it was logged."""
-    return problem(
-        500, "internal", "internal error", request_id=request_id, hint="give the request id to whoever runs the gateway"
-    )

@@ -5,6 +5,7 @@ interface of NumPy 1 and, under NumPy 2, reads the size of an element wrongly. S
 outputs of 0 bytes, without an error.
 """
 
+import ctypes
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -58,4 +59,22 @@ def _divided(outputs: Mapping[str, NDArray[np.float32]], tensors: list[Any]) -> 
 
 
 def _response(outputs: Mapping[str, NDArray[np.float32]]) -> Any:
-    return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(name, rows) for name, rows in outputs.items()])
+    return pb_utils.InferenceResponse([_handed_over(name, rows) for name, rows in outputs.items()])
+
+
+_USED = ctypes.c_char_p(b"used_dltensor")
+_set_capsule_name = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_SetName", ctypes.pythonapi)
+)
+
+
+def _handed_over(name: str, rows: NDArray[np.float32]) -> Any:
+    """An array as Triton's tensor, without a copy.
+
+    Triton 2.51 marks a capsule that it has taken by another name than DLPack says, which NumPy takes for damage: it
+    writes a traceback into the server's log with every output of every call. So the name is put right.
+    """
+    capsule = rows.__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    _set_capsule_name(capsule, _USED)
+    return tensor

@@ -25,7 +25,7 @@ from skewless.adapters.prediction_reader import read_outcomes, read_predictions
 from skewless.adapters.rollout_evidence import LogEvidence
 from skewless.adapters.spool import read_frames
 from skewless.canonical_json import digest
-from skewless.dtypes import Dtype, column_of
+from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidRequest, Unavailable
 from skewless.features.frame import STATUS_CODE, FeatureFrame
 from skewless.features.visibility import Status
@@ -392,9 +392,23 @@ async def test_a_tally_of_another_version_is_left_out_and_stops_nothing(tmp_path
     assert ids(tmp_path) == ["a-0", "a-1"]
 
 
-def test_entries_of_the_format_before_are_still_read() -> None:
-    document = msgspec.msgpack.decode(encode(a_batch("a")))
-    document["format"] = 1
-    for name in ("experiment", "arm", "positions", "twins"):
+@pytest.mark.parametrize("kept", [1, 2])
+def test_entries_of_the_formats_before_are_still_read(kept: int) -> None:
+    batch = a_batch("a")
+    document = msgspec.msgpack.decode(encode(batch))
+    document["format"] = kept
+    document["batch"] |= {
+        "given": {name: column_by_column(column) for name, column in batch.given.items()},
+        "columns": {name: column_by_column(column) for name, column in batch.frame.columns.items()},
+        "statuses": {name: codes.tobytes() for name, codes in batch.frame.statuses.items()},
+        "event_times": {view: times.tobytes() for view, times in batch.frame.event_times.items()},
+    }
+    for name in ("experiment", "arm", "positions", "twins") if kept == 1 else ():
         del document["batch"][name]
-    assert encode(decode(msgspec.msgpack.encode(document))) == encode(a_batch("a"))
+    assert encode(decode(msgspec.msgpack.encode(document))) == encode(batch)
+
+
+def column_by_column(column: Column) -> list[object]:
+    """A column as format 2 kept it."""
+    values = column.values.tolist() if column.values.dtype.hasobject else column.values.tobytes()
+    return [column.dtype.value, values, column.valid.tobytes()]

@@ -58,7 +58,7 @@ def _answered(home: Home) -> float:
     state = control.read_state(home)
     if state is None:
         return 0
-    connection = http.client.HTTPConnection(state.gateway_url.removeprefix("http://"), timeout=5)
+    connection = http.client.HTTPConnection(state.gateway_admin_url.removeprefix("http://"), timeout=5)
     try:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()

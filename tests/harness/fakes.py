@@ -1,5 +1,6 @@
 """Fakes of the serving ports: real behaviour in memory, held to the same contract tests as the adapters."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import hiredis
@@ -81,13 +82,15 @@ class FakeOnlineStore:
 
 
 class FakeModelBackend:
-    """Models of a repository, loaded on request. `failure`, where set, is raised instead of any answer."""
+    """Models of a repository, loaded on request. `failure`, where set, is raised instead of any answer; while `is_held`
+    nothing is answered."""
 
     def __init__(self, repository: Mapping[str, Scorer]) -> None:
         self.repository = dict(repository)
         self.loaded: set[str] = set()
         self.failure: SkewlessError | None = None
         self.slow_s = 0.0
+        self.is_held = False
         self.calls = 0
 
     async def infer(
@@ -98,6 +101,8 @@ class FakeModelBackend:
             raise self.failure
         if model not in self.loaded:
             raise Unavailable("model backend", f"model `{model}` is not loaded")
+        while self.is_held:  # noqa: ASYNC110  # set by the thread of a test, which no event of a loop can be
+            await asyncio.sleep(0.001)
         if self.slow_s > timeout_s:
             raise DeadlineExceeded("model backend", f"no answer within {timeout_s * 1_000:.0f} ms")
         if tensor.shape[1] != signature.input_columns:

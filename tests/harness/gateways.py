@@ -1,6 +1,7 @@
 """The gateway's real application on a real socket: over fakes, with everything a test wants to reach kept at hand."""
 
 import asyncio
+import random
 import socket
 import threading
 import time
@@ -20,7 +21,13 @@ from skewless.bundles.bundle import load_bundle
 from skewless.bundles.model_repository import model_name
 from skewless.errors import SkewlessError
 from skewless.features.reader import FeatureReads
-from skewless.limits import FLUSH_ROWS_MAX, FLUSHES_MAX, REQUESTS_IN_FLIGHT_MAX, ROWS_WAITING_MAX
+from skewless.limits import (
+    ENDPOINT_IN_FLIGHT_MAX,
+    ENDPOINT_QUEUE_MS,
+    FLUSH_ROWS_MAX,
+    FLUSHES_MAX,
+    ROWS_WAITING_MAX,
+)
 from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
 from skewless.rollout.routes import Route, RoutingTable
@@ -28,15 +35,19 @@ from skewless.serving.data_plane import DataPlane
 from skewless.serving.shadows import Shadows
 from skewless.serving.tallies import Tallies
 from skewless.timestamps import parse_timestamp
+from skewless_gateway.admission import Admission
 from skewless_gateway.app import create_app
 from skewless_gateway.bundle_copies import FOLDER, BundleCopies
-from skewless_gateway.gateway import Admission, Gateway
+from skewless_gateway.composition import new_prediction_id
+from skewless_gateway.gateway import Gateway
 from skewless_gateway.loaded_bundles import LoadedBundles
-from skewless_gateway.main import new_prediction_id
 from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.role_watch import RoleWatch, keep_tallies
 from skewless_gateway.route_follower import RouteFollower
 from skewless_gateway.routes_copy import RoutesCopy
+from skewless_gateway.security.callers import Caller, anonymous
+from skewless_gateway.security.guard import Guard
+from skewless_gateway.security.rate_limits import SharedRates
 from skewless_gateway.snapshot_follower import SnapshotFollower
 from skewless_gateway.snapshots_copy import SnapshotsCopy
 
@@ -88,8 +99,12 @@ class GatewayOverFakes:
     snapshots: FakeSnapshots = field(default_factory=FakeSnapshots)
     log: MemoryPredictionLog = field(default_factory=MemoryPredictionLog)
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
+    anonymous: Caller | None = field(default_factory=anonymous)
+    """Who asks without a credential; None: nobody may."""
     allow_as_of: bool = False
-    in_flight_max: int = REQUESTS_IN_FLIGHT_MAX
+    in_flight_max: int = ENDPOINT_IN_FLIGHT_MAX
+    queue_ms: int = ENDPOINT_QUEUE_MS
+    """How long a request may wait for its turn."""
     client: httpx.Client = field(default_factory=httpx.Client)
 
     @classmethod
@@ -108,6 +123,11 @@ class GatewayOverFakes:
     def predict(self, *instances: Mapping[str, object], endpoint: str = ENDPOINT, **options: object) -> httpx.Response:
         body = {"instances": list(instances), **({"options": options} if options else {})}
         return self.client.post(f"/v1/endpoints/{endpoint}/predict", json=body)
+
+    def guard(self) -> Guard:
+        """Lets everybody in, as in development mode, unless a test has set `anonymous` to None or to another caller."""
+        rates = SharedRates.open(self.artifacts.parent)
+        return Guard(rates, self.metrics.security, anonymous=self.anonymous)
 
     def deploy(self, built: BuiltBundle) -> None:
         """Put another bundle's model into the model backend's repository."""
@@ -159,7 +179,15 @@ class GatewayOverFakes:
                 backend=self.backend,
                 log=self.log,
                 metrics=self.metrics,
-                admission=Admission(self.metrics, in_flight_max=self.in_flight_max),
+                guard=self.guard(),
+                admission=Admission(
+                    clock=time.monotonic_ns,
+                    now=lambda: NOW,
+                    random=random.random,
+                    metrics=self.metrics.admission,
+                    in_flight_max=self.in_flight_max,
+                    queue_ms=self.queue_ms,
+                ),
                 clock=time.monotonic_ns,
                 now=lambda: NOW,
                 allow_as_of=self.allow_as_of,

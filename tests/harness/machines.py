@@ -36,6 +36,7 @@ class Machine:
     folder: Path
     specs: dict[str, ProcessSpec]
     url: str
+    admin_url: str
     valkey_port: int
     registry: Registry
     processes: dict[str, RunningProcess] = field(default_factory=dict)
@@ -113,6 +114,10 @@ class Machine:
     def wait_until_ready(self) -> None:
         wait_until(self._is_ready, f"the gateway is ready\n{tail(self.specs['gateway'].log_file)}", timeout_s=30)
 
+    def metrics(self) -> str:
+        """What Prometheus would scrape."""
+        return httpx.get(f"{self.admin_url}/metrics", timeout=10).text
+
     def _is_ready(self) -> bool:
         try:
             return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
@@ -124,9 +129,9 @@ class Machine:
 def running_machine(folder: Path, *, database_url: str = "", tritons: int = 1, **gateway: str) -> Iterator[Machine]:
     """Everything started. `database_url` is a migrated registry, a SQLite file in the folder where not given; `gateway`
     has more of the gateway's settings. Of several Tritons, on one model repository, the second is `triton2`."""
-    ports = free_ports(2 + 3 * tritons)
+    ports = free_ports(3 + 3 * tritons)
     servers = {
-        "triton" if place == 0 else f"triton{place + 1}": TritonPorts(*ports[2 + 3 * place : 5 + 3 * place])
+        "triton" if place == 0 else f"triton{place + 1}": TritonPorts(*ports[3 + 3 * place : 6 + 3 * place])
         for place in range(tritons)
     }
     if not database_url:
@@ -135,12 +140,13 @@ def running_machine(folder: Path, *, database_url: str = "", tritons: int = 1, *
     logs = folder / "logs"
     environment = {
         "ONLINE_STORE": f"redis://{LOOPBACK}:{ports[0]}",
-        "TRITON": ",".join(f"{LOOPBACK}:{each.grpc}" for each in servers.values()),
+        "TRITON": ",".join(f"http://{LOOPBACK}:{each.http}" for each in servers.values()),
         "DATABASE_URL": database_url,
         "ARTIFACTS": str(folder / "artifacts"),
         "PREDICTION_LOG": str(folder / "predictions"),
         "LOG_FLUSH_MS": "0",
         "ALLOW_AS_OF": "true",
+        "DEVELOPMENT": "true",
         **gateway,
     }
     specs = {
@@ -153,10 +159,11 @@ def running_machine(folder: Path, *, database_url: str = "", tritons: int = 1, *
             )
             for name, each in servers.items()
         },
-        "gateway": gateway_spec(port=ports[1], environment=environment, logs=logs),
+        "gateway": gateway_spec(port=ports[1], admin_port=ports[2], environment=environment, logs=logs),
     }
     registry = Registry(engine(database_url))
-    machine = Machine(folder, specs, f"http://{LOOPBACK}:{ports[1]}", ports[0], registry)
+    url, admin_url = (f"http://{LOOPBACK}:{port}" for port in ports[1:3])
+    machine = Machine(folder, specs, url, admin_url, ports[0], registry)
     try:
         for name in specs:
             machine.start(name)

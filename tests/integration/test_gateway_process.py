@@ -20,7 +20,8 @@ FOREVER = (0, 1 << 60)
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, BuiltBundle]]:
-    with running_machine(tmp_path_factory.mktemp("machine")) as running:
+    # Without a standby: what a bundle's degrade ladder makes of the same outages is in test_degrading.py.
+    with running_machine(tmp_path_factory.mktemp("machine"), STANDBY="false") as running:
         yield running, running.serve(0)
 
 

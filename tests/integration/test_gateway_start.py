@@ -34,7 +34,7 @@ from skewless.stack.process import start, tail
 from skewless.timestamps import Micros, parse_timestamp
 
 AS_OF = "2013-05-01T12:30:00Z"
-START_CPU_S_MAX = 1.5
+START_CPU_S_MAX = 2.0
 """Of processor time, which is what a start costs on a machine that does nothing else; the promise is wall time."""
 START_S_MAX = 30.0
 """Of wall time, on a machine that runs all other tests at once."""
@@ -50,6 +50,7 @@ class Worker:
     """A gateway process, and how it came up."""
 
     url: str
+    admin_url: str
     database_url: str
     process: psutil.Process
     start_s: float
@@ -72,17 +73,20 @@ def running_worker(folder: Path, valkey: ValkeyServer, triton: TritonServer) -> 
         "ARTIFACTS": str(folder / "artifacts"),
         "PREDICTION_LOG": str(folder / "predictions"),
         "ALLOW_AS_OF": "true",
+        "DEVELOPMENT": "true",
+        # A worker that keeps models ready itself needs ONNX Runtime and the models' own memory for that.
+        "STANDBY": "false",
     }
-    port = free_ports(1)[0]
-    url = f"http://{LOOPBACK}:{port}"
-    spec = gateway_spec(port=port, environment=environment, logs=folder / "logs")
+    port, admin_port = free_ports(2)
+    url, admin_url = f"http://{LOOPBACK}:{port}", f"http://{LOOPBACK}:{admin_port}"
+    spec = gateway_spec(port=port, admin_port=admin_port, environment=environment, logs=folder / "logs")
     began_s = time.monotonic()
     running = start(spec)
     try:
         process = psutil.Process(running.pid)
         wait_until(lambda: _answers(f"{url}/healthz"), f"it answers\n{tail(spec.log_file)}", timeout_s=START_S_MAX)
         times = process.cpu_times()
-        yield Worker(url, database_url, process, time.monotonic() - began_s, times.user + times.system)
+        yield Worker(url, admin_url, database_url, process, time.monotonic() - began_s, times.user + times.system)
     finally:
         running.stop()
 
@@ -155,7 +159,7 @@ def test_a_running_worker_has_mapped_no_library_that_trains_checks_or_reports(wo
 
 def test_a_worker_counts_the_endpoints_whose_definitions_changed_and_tells_the_snapshots_age(worker: Worker) -> None:
     def lines() -> list[str]:
-        return httpx.get(f"{worker.url}/metrics", timeout=10).text.splitlines()
+        return httpx.get(f"{worker.admin_url}/metrics", timeout=10).text.splitlines()
 
     assert not [line for line in lines() if line.startswith("skewless_contract_changed{")], "no snapshot, no verdict"
     _store(worker, contract())

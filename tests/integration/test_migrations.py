@@ -254,7 +254,7 @@ def test_the_schema_goes_down_and_up_again_step_by_step_with_data_in_its_tables(
 
 def test_each_migration_can_be_taken_back_and_made_again(url: str) -> None:
     schemas: list[dict[str, Any]] = [{}]
-    revisions = ["base", "0001", "0002", "0003"]
+    revisions = ["base", "0001", "0002", "0003", "0004"]
     for revision in revisions[1:]:
         _move(url, revision)
         with _opened(url) as engine:

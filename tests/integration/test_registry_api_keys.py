@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from skewless.canonical_json import digest
 from skewless.errors import Conflict, InvalidDefinition, NotFound
 from skewless.registry import database
-from skewless.registry.api_keys import hash_of
-from skewless.registry.api_scopes import ApiScope
+from skewless.registry.api_keys import KEYS_MAX, hash_of
+from skewless.registry.api_scopes import ApiRate, ApiScope
 from skewless.registry.repository import Registry
 from skewless.registry.tables import Base
 from skewless.timestamps import Micros
@@ -84,6 +84,42 @@ def test_a_key_expires_at_its_moment(registry: Registry) -> None:
     assert not found.is_valid(Micros(5_000))
 
 
+def test_a_key_says_how_often_it_may_ask_or_leaves_it_to_the_gateway(registry: Registry) -> None:
+    registry.add_api_key("batch", ANY, rate=ApiRate(0.5, 20), actor="ann")
+    registry.add_api_key("shop", ANY)
+    assert [key.rate for key in registry.api_keys()] == [ApiRate(0.5, 20), None]
+    assert registry.audit(subject="api-key/batch")[0].detail["rate"] == {"per_s": 0.5, "burst": 20}
+    assert [key.to_json()["rate"] for key in registry.api_keys()] == [{"per_s": 0.5, "burst": 20}, None]
+
+
+def test_a_follower_sees_by_the_version_that_keys_changed(registry: Registry) -> None:
+    versions = [registry.api_keys_version()]
+    for change in (
+        lambda: registry.add_api_key("shop", ANY),
+        lambda: registry.add_api_key("other", ANY),
+        lambda: registry.revoke_api_key("shop"),
+        lambda: registry.add_api_key("shop", ANY),
+    ):
+        change()
+        versions.append(registry.api_keys_version())
+    assert len(set(versions)) == len(versions)
+    registry.api_keys()
+    assert registry.api_keys_version() == versions[-1], "reading changes nothing"
+
+
+def test_more_keys_than_a_gateway_should_hold_are_refused(registry: Registry, engine: Engine) -> None:
+    writing = engine.execution_options(**{database.WRITES: True})
+    rows = [{"hash": digest(str(number)), "name": f"key-{number}"} for number in range(KEYS_MAX)]
+    with writing.begin() as connection:
+        connection.execute(
+            text("INSERT INTO api_keys (hash, name, scopes, created_time) VALUES (:hash, :name, '[]', 1)"), rows
+        )
+    with pytest.raises(Conflict, match="10000 API keys are in force"):
+        registry.add_api_key("shop", ANY)
+    registry.revoke_api_key("key-7")
+    registry.add_api_key("shop", ANY)
+
+
 def test_every_change_of_keys_is_audited(registry: Registry) -> None:
     registry.add_api_key("shop", SCOPES, expires_time=Micros(5_000), actor="ann", reason="launch")
     registry.revoke_api_key("shop", actor="ben", reason="leaked")
@@ -102,7 +138,10 @@ def test_one_key_of_a_name_is_in_force_at_a_time(registry: Registry, engine: Eng
     writing, unique = engine.execution_options(**{database.WRITES: True}), r"uq_api_keys_name|api_keys\.name"
     with pytest.raises(IntegrityError, match=unique), writing.begin() as connection:
         connection.execute(
-            text(f"INSERT INTO api_keys SELECT '{digest('x')}', name, scopes, created_time, NULL, NULL FROM api_keys")
+            text(
+                f"INSERT INTO api_keys (hash, name, scopes, created_time) "
+                f"SELECT '{digest('x')}', name, scopes, created_time FROM api_keys"
+            )
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from harness.bundles import content
-from harness.servers import TritonServer
+from harness.servers import TritonServer, wait_until
 from skewless.adapters.triton_backend import TritonBackend
 from skewless.bundles.bundle import BundleContent, write_bundle
 from skewless.bundles.golden import GoldenVectors
@@ -92,6 +92,23 @@ async def test_a_python_model_reproduces_its_golden_outputs_alone_and_in_any_bat
         for row in range(golden.rows):
             alone = await backend.infer(name, made.signature, golden.tensor[row : row + 1], timeout_s=30)
             assert alone["probabilities"].tobytes() == golden.outputs["probabilities"][row].tobytes()
+
+
+async def test_an_answer_leaves_no_trace_in_the_log(triton_server: TritonServer, tmp_path: Path) -> None:
+    (log,) = (triton_server.model_repository.parent / "logs").glob("triton*.log")
+    before = log.stat().st_size
+    made = python_bundle()
+    async with loaded(triton_server, made, tmp_path / "bundle") as (backend, name):
+        for rows in (1, 3, 1):
+            await backend.infer(name, made.signature, made.golden.tensor[:rows], timeout_s=30)
+
+    def told() -> str:
+        with log.open() as written:
+            written.seek(before)
+            return written.read()
+
+    wait_until(lambda: "successfully unloaded" in told(), "the log tells of the unloading")
+    assert "Traceback" not in told()
 
 
 async def test_a_loading_model_sees_its_golden_rows_before_it_is_ready(

@@ -20,10 +20,11 @@ from skewless.bundles.bundle import (
     TRANSFORM,
     write_bundle,
 )
+from skewless.bundles.degrade_ladder import DegradeLadder
 from skewless.bundles.manifest import MANIFEST
 from skewless.bundles.post_processing import PostProcessing
 from skewless.bundles.schema import bundle_schema
-from skewless.bundles.serving_profile import QueuePolicy, ServingProfile, Target
+from skewless.bundles.serving_profile import Place, QueuePolicy, ServingProfile, Target
 from skewless.canonical_json import digest
 from skewless.dtypes import Dtype
 from skewless.features.contract import FeatureField, Mode, OnDemandView
@@ -80,7 +81,9 @@ def test_other_calibrations_profiles_and_contracts_are_valid(calibration: Calibr
     whole = content()
     assert errors(POST_PROCESSING, PostProcessing(whole.post.labels, calibration).to_json()) == []
     gpu = ServingProfile(queue=QueuePolicy(timeout_us=1_000), preferred_batch_rows=(64,), output_tolerance=0.01)
-    profile = json.loads(json.dumps(ServingProfile(overrides={Target.GPU_TENSORRT: gpu}).to_json()))
+    ladder = DegradeLadder(defaults=True, fallback=digest("another"), constant=0.25)
+    declared = ServingProfile(place=Place.GATEWAY, degrade=ladder, overrides={Target.GPU_TENSORRT: gpu})
+    profile = json.loads(json.dumps(declared.to_json()))
     assert errors(SERVING, profile) == []
     weather, *views = whole.contract.views
     renamed = dataclasses.replace(weather, alias="sky", stored_name="weather_v2", near_cache=True)

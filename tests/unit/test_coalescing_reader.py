@@ -467,6 +467,7 @@ async def test_a_plan_that_cannot_decode_fails_only_its_requests() -> None:
 
         def __init__(self, plan: ReadPlan) -> None:
             self._plan = plan
+            self.key_names = plan.key_names
 
         def prepare(self, keys: Mapping[str, Column], rows: int) -> "Broken._Prepared":
             return Broken._Prepared(self._plan, keys, rows)

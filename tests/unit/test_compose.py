@@ -88,7 +88,7 @@ def test_the_gateway_gets_settings_that_it_has() -> None:
 
 
 def test_each_profile_starts_triton_under_the_name_that_the_gateway_calls() -> None:
-    host, _, port = SERVICES["gateway"]["environment"]["SKEWLESS_GATEWAY_TRITON"].partition(":")
+    host, _, port = SERVICES["gateway"]["environment"]["SKEWLESS_GATEWAY_TRITON"].removeprefix("http://").partition(":")
     for profile in ("cpu", "gpu"):
         (triton,) = [each for each in SERVICES.values() if profile in each.get("profiles", [])]
         assert host in triton["networks"]["default"]["aliases"]
@@ -106,13 +106,23 @@ def test_prometheus_scrapes_services_that_exist_and_loads_rules_that_exist() -> 
     assert all((folder / rules).is_file() for rules in config["rule_files"])
 
 
+def test_prometheus_scrapes_the_admin_listener_with_its_token() -> None:
+    gateway = SERVICES["gateway"]["environment"]
+    config = yaml.safe_load((ROOT / "monitoring" / "prometheus" / "prometheus.yml").read_text())
+    (job,) = [each for each in config["scrape_configs"] if each["job_name"] == "gateway"]
+    assert job["static_configs"][0]["targets"] == [f"gateway:{gateway['SKEWLESS_GATEWAY_ADMIN_PORT']}"]
+    (secret,) = SERVICES["prometheus"]["secrets"]
+    assert job["authorization"]["credentials_file"] == f"/run/secrets/{secret}"
+    assert gateway["SKEWLESS_GATEWAY_ADMIN_TOKEN"].startswith("${" + COMPOSE["secrets"][secret]["environment"])
+
+
 def test_alerts_name_metrics_that_the_gateway_has() -> None:
     rules = yaml.safe_load((ROOT / "monitoring/prometheus/alerts.yml").read_text())
-    metrics = (ROOT / "services/skewless_gateway/metrics.py").read_text()
+    metrics = "".join(path.read_text() for path in (ROOT / "services/skewless_gateway").rglob("*.py"))
     expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
     for metric in re.findall(r"\bskewless_\w+", expressions):
         family = re.sub(r"_(bucket|sum|count|total)$", "", metric)
-        assert f'"{family}' in metrics, f"services/skewless_gateway/metrics.py has no {metric}"
+        assert f'"{family}' in metrics, f"no module of services/skewless_gateway has {metric}"
 
 
 def test_every_alert_says_what_it_means_and_what_to_do() -> None:

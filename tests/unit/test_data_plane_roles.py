@@ -30,7 +30,7 @@ from skewless.serving.served_bundle import prepare_bundle
 from skewless.serving.served_route import ServedRoute
 from skewless.serving.shadows import Shadows
 from skewless.serving.tallies import Tallies
-from skewless_gateway.main import new_prediction_id
+from skewless_gateway.composition import new_prediction_id
 from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.role_watch import RoleWatch
 

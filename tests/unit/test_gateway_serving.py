@@ -151,7 +151,7 @@ def test_an_away_store_is_a_503_that_says_when_to_come_back(gateway: GatewayOver
     assert response.json()["code"] == "unavailable"
     assert gateway.client.get("/readyz").json()["parts"]["online_store"] == {
         "ok": False,
-        "detail": "online store is unavailable: gone",
+        "detail": f"online store is unavailable: gone; without it nothing answers {ENDPOINT}",
     }
     gateway.store.failure = None
     assert gateway.predict(instance()).status_code == 200
@@ -181,12 +181,17 @@ def test_our_own_fault_tells_only_an_id(gateway: GatewayOverFakes, caplog: pytes
 
 def test_one_request_too_many_is_refused_at_once(tmp_path: Path) -> None:
     gateway = GatewayOverFakes.build(tmp_path)
-    gateway.in_flight_max = 0
-    with gateway.running():
-        response = gateway.predict(instance())
-        assert response.status_code == 503
-        assert response.headers["retry-after"]
-        assert gateway.store.reads == []
+    gateway.in_flight_max, gateway.queue_ms = 1, 0
+    with gateway.running(), ThreadPoolExecutor(1) as pool:
+        gateway.backend.is_held = True
+        first = pool.submit(gateway.predict, instance())
+        wait_until(lambda: bool(gateway.store.reads), "the first request is being answered")
+        refused = gateway.predict(instance())
+        gateway.backend.is_held = False
+        assert first.result().status_code == 200
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert len(gateway.store.reads) == 1
 
 
 def test_concurrent_requests_each_get_their_own_answer(gateway: GatewayOverFakes) -> None:
@@ -218,6 +223,8 @@ def test_the_openapi_document_has_every_route_with_examples(gateway: GatewayOver
     assert predict["requestBody"]["content"]["application/json"]["example"]["instances"]
     assert {"200", "400", "404", "413", "415", "422", "503", "504"} <= predict["responses"].keys()
     assert {"/v1/outcomes", "/v1/endpoints", "/healthz", "/readyz", "/metrics"} <= document["paths"].keys()
+    assert {each["name"] for each in predict["parameters"]} == {"endpoint", "X-Request-Timeout-Ms"}
+    assert {"bearer", "apiKey"} <= document["components"]["securitySchemes"].keys()
     assert gateway.client.get("/docs").status_code == 200
 
 
@@ -247,7 +254,7 @@ def test_metrics_count_requests_rows_statuses_and_stages(gateway: GatewayOverFak
     assert f'skewless_rows_total{{endpoint="{ENDPOINT}"}} 2.0' in text
     assert f'skewless_feature_statuses_total{{endpoint="{ENDPOINT}",status="stale"}} 2.0' in text
     assert 'skewless_stage_seconds_count{stage="total"} 1.0' in text
-    assert "skewless_requests_in_flight 0.0" in text
+    assert f'skewless_admission_in_flight{{endpoint="{ENDPOINT}"}} 0.0' in text
 
 
 def test_a_new_live_bundle_is_swapped_in_without_a_failed_request(gateway: GatewayOverFakes) -> None:

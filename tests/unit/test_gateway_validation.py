@@ -195,7 +195,7 @@ def test_a_compressed_body_is_refused(gateway: GatewayOverFakes) -> None:
 
 def test_a_body_that_announces_too_much_is_refused_before_it_is_sent(gateway: GatewayOverFakes) -> None:
     with socket.create_connection((gateway.client.base_url.host, gateway.client.base_url.port or 0), timeout=20) as raw:
-        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         raw.sendall(f"{head}Content-Length: {BODY_BYTES_MAX + 1}\r\n\r\n".encode())
         assert raw.recv(64).startswith(b"HTTP/1.1 413 ")
 
@@ -203,7 +203,7 @@ def test_a_body_that_announces_too_much_is_refused_before_it_is_sent(gateway: Ga
 def test_a_chunked_body_is_read_no_further_than_the_limit(gateway: GatewayOverFakes) -> None:
     chunk = b" " * 65_536
     with socket.create_connection((gateway.client.base_url.host, gateway.client.base_url.port or 0), timeout=20) as raw:
-        raw.sendall(f"POST {PATH} HTTP/1.1\r\nHost: x\r\n".encode())
+        raw.sendall(f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode())
         raw.sendall(b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(BODY_BYTES_MAX // len(chunk) + 1):
             raw.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
@@ -263,3 +263,13 @@ def test_malformed_outcomes_are_refused_as_a_whole(gateway: GatewayOverFakes, bo
 def test_more_outcomes_than_the_limit_are_refused(gateway: GatewayOverFakes) -> None:
     response = gateway.client.post("/v1/outcomes", json={"outcomes": [0] * (OUTCOMES_MAX + 1)})
     refused(response, 413, "limit_exceeded")
+
+
+@pytest.mark.parametrize(
+    "place", [b'{"instances": %s}', b'{"instances": [{"origin": %s}]}', b'{"options": %s, "instances": 1}']
+)
+def test_nesting_of_any_depth_is_refused_and_breaks_nothing(gateway: GatewayOverFakes, place: bytes) -> None:
+    """Some depths are read and cannot be shown."""
+    for depth in (*range(5, 900, 100), *range(940, 1_030)):
+        response = post(gateway, place % (b"[" * depth + b"]" * depth))
+        assert response.status_code == 400, f"{depth}: {response.text}"

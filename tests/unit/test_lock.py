@@ -74,7 +74,7 @@ def declared(*, extras: tuple[str, ...], groups: tuple[str, ...], project: bool 
 
 LOCKS = {
     MAIN: declared(extras=tuple(PYPROJECT["project"]["optional-dependencies"]), groups=("dev",)),
-    GATEWAY: declared(extras=("gateway", "postgres", "s3"), groups=("build",)),
+    GATEWAY: declared(extras=("gateway", "postgres", "s3", "tracing"), groups=("build",)),
     TRITON: declared(extras=(), groups=("triton",), project=False),
 }
 each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)

@@ -13,7 +13,7 @@ from skewless.adapters.triton_http_backend import TritonHttpBackend
 from skewless.bundles.bundle import Bundle, load_bundle, write_bundle
 from skewless.bundles.model_files import ModelFiles, ModelFormat
 from skewless.bundles.model_repository import model_name
-from skewless.bundles.serving_profile import Target
+from skewless.bundles.serving_profile import QueuePolicy, ServingProfile, Target
 from skewless.canonical_json import Digest
 from skewless.errors import BundleRefused, InvalidSettings
 from skewless.serving.served_bundle import admit_model, prepare_bundle
@@ -39,7 +39,7 @@ async def test_each_address_is_reached_by_its_scheme() -> None:
         "https://triton:8000/": TritonHttpBackend,
     }
     for address, kind in kinds.items():
-        opened = _opened(address, nothing)
+        opened = _opened(address)
         assert type(opened) is kind
         await opened.close()
 
@@ -59,13 +59,31 @@ async def test_no_address_at_all_is_refused() -> None:
 
 async def test_several_addresses_are_one_backend_and_named_twice_is_once() -> None:
     several = servers("127.0.0.1:1, http://127.0.0.1:2, 127.0.0.1:1")
-    assert several._pool is not None
-    assert [each.name for each in several._pool.states()] == ["127.0.0.1:1", "http://127.0.0.1:2"]
+    assert several.pool is not None
+    assert [each.name for each in several.pool.states()] == ["127.0.0.1:1", "http://127.0.0.1:2"]
     assert not await several.backend.is_ready("any")
     await several.backend.close()
-    one = servers("127.0.0.1:1")
-    await one.run()
-    await one.backend.close()
+
+
+async def test_models_in_the_gateway_are_no_replica_of_servers() -> None:
+    with pytest.raises(InvalidSettings, match="names `in-process` beside servers"):
+        servers(f"127.0.0.1:1, {IN_PROCESS}")
+
+
+@pytest.mark.parametrize(("target", "told"), [(Target.GPU_ONNXRUNTIME, True), (Target.EMBEDDED_CPU, False)])
+async def test_queues_are_told_how_long_a_call_may_wait_where_the_bundle_says_so_and_not_on_the_embedded_target(
+    tmp_path: Path, target: Target, told: bool
+) -> None:
+    made = replace(content(), serving=ServingProfile(queue=QueuePolicy(allow_override=True)))
+    plain = load_bundle(tmp_path / "plain", write_bundle(content(), tmp_path / "plain"))
+    bundle = load_bundle(tmp_path / "queued", write_bundle(made, tmp_path / "queued"))
+    there = ModelServers("127.0.0.1:1", target=target, bundle_of=nothing, on_call=lambda _model, _requests, _rows: None)
+    for each in (plain, bundle):
+        there.take(each)
+    assert there._queue_timeouts == ({model_name(bundle.digest)} if told else set())
+    await there.forget(model_name(bundle.digest))
+    assert not there._queue_timeouts
+    await there.backend.close()
 
 
 async def test_a_gateway_runs_a_bundles_model_itself_and_reproduces_its_golden_outputs(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class TrackedServer:
     tracked: set[bytes] = field(default_factory=set)
     told: dict[bytes, int] = field(default_factory=dict)
     """The version of each key that the client has been told of, or was bound to read after it lost its tracking."""
+    named: dict[bytes, int] = field(default_factory=dict)
+    """The version of each key that the client has been told of by name."""
     subscriber: Invalidate | None = None
     commands: list[bytes] = field(default_factory=list)
 
@@ -105,6 +107,7 @@ class TrackedServer:
 
     def _tell(self, key: bytes, version: int) -> None:
         self.told[key] = max(version, self.told.get(key, 0))
+        self.named[key] = max(version, self.named.get(key, 0))
         assert self.subscriber is not None
         self.subscriber([key])
 
@@ -155,13 +158,52 @@ async def test_a_change_that_is_told_drops_every_command_of_its_key_and_nothing_
     assert cache.counters.invalidations == 2
 
 
-async def test_lost_tracking_drops_everything() -> None:
+async def test_after_tracking_was_lost_nothing_of_before_is_found() -> None:
     server = TrackedServer()
     cache = cache_of(server)
     await fetch(server, cache, b"a", b"b")
     server.cut()
     assert kept(cache, b"a", b"b") == [None, None]
-    assert (len(cache), cache.counters.bytes, cache.counters.flushes) == (0, 0, 1)
+    assert (cache.counters.invalidations, cache.counters.flushes) == (2, 1)
+    assert await fetch(server, cache, b"a") == [[None]]
+    assert kept(cache, b"a", b"b") == [[None], None]
+
+
+async def test_what_was_last_known_is_recalled_after_a_loss_and_past_its_age_up_to_the_age_asked_for() -> None:
+    server, clock = TrackedServer(versions={b"a": 1, b"b": 2}), Clock()
+    cache = cache_of(server, clock)
+    await fetch(server, cache, b"a")
+    clock.now_s += 5.0
+    await fetch(server, cache, b"b")
+    server.cut()
+    clock.now_s += AGE_MAX_S
+    assert kept(cache, b"a", b"b") == [None, None]
+    commands = [command_of(key) for key in (b"a", b"b", b"c")]
+    assert cache.recall(commands, age_max_s=600.0) == ([[b"1"], [b"2"], None], AGE_MAX_S + 5.0)
+    assert cache.recall(commands, age_max_s=AGE_MAX_S) == ([None, [b"2"], None], AGE_MAX_S)
+    assert cache.recall(commands, age_max_s=0.0) == ([None, None, None], 0.0)
+    assert cache.counters.recalls == 3
+
+
+async def test_what_is_known_to_have_changed_is_not_recalled() -> None:
+    server = TrackedServer(versions={b"a": 1, b"b": 1})
+    cache = cache_of(server)
+    await fetch(server, cache, b"a", b"b")
+    cache.invalidate([b"a"])
+    server.cut()
+    assert cache.recall([command_of(b"a"), command_of(b"b")], age_max_s=600.0)[0] == [None, [b"1"]]
+
+
+async def test_a_read_replaces_what_was_last_known_and_takes_no_room_twice() -> None:
+    server = TrackedServer(versions={b"a": 1})
+    cache = cache_of(server)
+    await fetch(server, cache, b"a")
+    size = cache.counters.bytes
+    server.cut()
+    server.write(b"a")
+    await fetch(server, cache, b"a")
+    assert cache.recall([command_of(b"a")], age_max_s=600.0)[0] == [[b"2"]]
+    assert (len(cache), cache.counters.bytes) == (1, size)
 
 
 @pytest.mark.parametrize("changed", [b"a", None], ids=["its key changed", "tracking was lost"])
@@ -223,8 +265,8 @@ async def test_an_answer_is_let_go_at_its_age_counted_from_when_its_read_was_sen
     clock.now_s += AGE_MAX_S - 10.0
     assert kept(cache, b"a") == [[None]]
     clock.now_s += 0.001
-    assert kept(cache, b"a") == [None]
-    assert (len(cache), cache.counters.expirations) == (0, 1)
+    assert kept(cache, b"a", b"a") == [None, None]
+    assert cache.counters.expirations == 1
 
 
 async def test_what_was_unused_for_longest_makes_room() -> None:
@@ -328,8 +370,11 @@ class _Run:
         entries = self.cache._entries.values()
         for entry in entries:
             version = int(entry.reply[0] or 0)
-            assert version >= self.server.told.get(entry.key, 0), f"{entry.key!r} is older than what was told"
+            if entry.era == self.cache._era:
+                assert version >= self.server.told.get(entry.key, 0), f"{entry.key!r} is older than what was told"
+            assert version >= self.server.named.get(entry.key, 0), f"{entry.key!r} is known to have changed"
             assert entry.read_at <= self.clock.now_s
+        assert self.cache._found == sum(entry.era == self.cache._era for entry in entries)
         assert self.cache.counters.bytes == sum(entry.size for entry in entries)
         assert {entry.key for entry in entries} == set(self.cache._commands)
 

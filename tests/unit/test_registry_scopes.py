@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.errors import InvalidDefinition
-from skewless.registry.api_scopes import PREFIXES_MAX, ApiScope
+from skewless.registry.api_scopes import PREFIXES_MAX, ApiRate, ApiScope
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,20 @@ def test_a_scope_survives_its_own_json(endpoints: list[str], entities: dict[str,
 def test_data_that_is_no_scope_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(InvalidDefinition):
         ApiScope.from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("per_s", "burst"),
+    [(0.0, 1), (-1.0, 1), (float("inf"), 1), (float("nan"), 1), (1e9, 1), (1.0, 0), (1.0, -1), (1.0, 10**9)],
+)
+def test_a_rate_that_never_allows_or_never_refuses_is_refused(per_s: float, burst: int) -> None:
+    with pytest.raises(InvalidDefinition):
+        ApiRate(per_s, burst)
+
+
+def test_a_rate_survives_its_own_json() -> None:
+    assert ApiRate.from_json(ApiRate(0.25, 7).to_json()) == ApiRate(0.25, 7)
+    odd: list[Any] = [{}, {"per_s": 1}, {"per_s": "x", "burst": 1}, {"per_s": None, "burst": 1}, []]
+    for data in odd:
+        with pytest.raises(InvalidDefinition):
+            ApiRate.from_json(data)

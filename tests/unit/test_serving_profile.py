@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless import canonical_json
+from skewless.bundles.degrade_ladder import DEFAULT_LADDER, DegradeLadder
 from skewless.bundles.serving_profile import (
     BATCH_ROWS_MAX,
+    Place,
     Precision,
     QueuePolicy,
     ServingProfile,
@@ -19,8 +21,9 @@ from skewless.bundles.serving_profile import (
     TimeoutAction,
     VersionPolicy,
 )
+from skewless.canonical_json import Digest
 from skewless.errors import InvalidDefinition
-from skewless.limits import MODEL_BATCH_ROWS_MAX, MODEL_TIMEOUT_S, ROWS_MAX
+from skewless.limits import LAST_KNOWN_S_MAX, MODEL_BATCH_ROWS_MAX, MODEL_TIMEOUT_S, ROWS_MAX
 
 QUEUES = st.builds(
     QueuePolicy,
@@ -30,6 +33,14 @@ QUEUES = st.builds(
     requests_max=st.integers(0, 1_000_000),
 )
 SIZES = st.lists(st.integers(1, ROWS_MAX), unique=True, max_size=16).map(tuple)
+LADDERS = st.builds(
+    DegradeLadder,
+    last_known_s=st.integers(0, LAST_KNOWN_S_MAX),
+    defaults=st.booleans(),
+    in_process=st.booleans(),
+    fallback=st.none() | st.just(Digest("ab" * 32)),
+    constant=st.none() | st.floats(0.0, 1.0),
+)
 PROFILES = st.builds(
     ServingProfile,
     batch_rows_max=st.integers(ROWS_MAX, BATCH_ROWS_MAX),
@@ -42,7 +53,10 @@ PROFILES = st.builds(
     warm_up_rows=SIZES,
     output_tolerance=st.floats(1e-9, 0.1),
     precision=st.sampled_from(Precision),
+    place=st.sampled_from(Place),
+    degrade=LADDERS,
 )
+LATER = {"place", "degrade"}
 
 
 @given(PROFILES, st.dictionaries(st.sampled_from(Target), PROFILES))
@@ -121,7 +135,7 @@ def test_a_queue_policy_bounds_something(changes: dict[str, Any]) -> None:
         QueuePolicy(**changes)
 
 
-@pytest.mark.parametrize("name", sorted(each.name for each in fields(ServingProfile)))
+@pytest.mark.parametrize("name", sorted({each.name for each in fields(ServingProfile)} - LATER))
 def test_a_stored_profile_has_every_field_and_no_others(name: str) -> None:
     stored = ServingProfile().to_json()
     del stored[name]
@@ -129,6 +143,55 @@ def test_a_stored_profile_has_every_field_and_no_others(name: str) -> None:
         ServingProfile.from_json(stored)
     with pytest.raises(InvalidDefinition, match=r"does not know `colour`\. Fields: batch_rows_max"):
         ServingProfile.from_json(ServingProfile().to_json() | {"colour": "red"})
+
+
+def test_what_the_first_profiles_did_not_know_is_absent_where_it_is_the_default() -> None:
+    stored = ServingProfile().to_json()
+    assert not LATER & stored.keys(), "or every older bundle would read back otherwise than it is stored"
+    read = ServingProfile.from_json(stored)
+    assert (read.place, read.degrade) == (Place.SERVER, DEFAULT_LADDER)
+    declared = ServingProfile(place=Place.GATEWAY, degrade=DegradeLadder(constant=0.25))
+    assert declared.to_json().keys() >= LATER
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"last_known_s": -1}, "`last_known_s` of a degrade ladder is -1; allowed: whole seconds from 0 to 86400"),
+        ({"last_known_s": LAST_KNOWN_S_MAX + 1}, "`last_known_s`"),
+        ({"last_known_s": 1.5}, "`last_known_s`"),
+        ({"last_known_s": True}, "`last_known_s`"),
+        ({"defaults": 1}, "`defaults`"),
+        ({"in_process": "no"}, "`in_process`"),
+        (
+            {"fallback": "late-flights"},
+            "`fallback` of a degrade ladder is 'late-flights'; allowed: null, or a",
+        ),
+        ({"fallback": "AB" * 32}, "`fallback`"),
+        ({"constant": 1.01}, "`constant`"),
+        ({"constant": math.nan}, "`constant`"),
+        ({"constant": True}, "`constant`"),
+        ({"constant": "0.5"}, "`constant`"),
+    ],
+)
+def test_a_rung_out_of_bounds_is_refused_by_name_declared_or_stored(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidDefinition) as declared:
+        DegradeLadder(**changes)
+    with pytest.raises(InvalidDefinition) as stored:
+        DegradeLadder.from_json(DegradeLadder().to_json() | changes)
+    assert said in declared.value.message
+    assert said in stored.value.message
+
+
+def test_a_stored_ladder_has_every_rung_and_no_others() -> None:
+    for wrong, said in (
+        ({"colour": 1}, "does not know `colour`"),
+        (None, "the whole"),
+    ):
+        with pytest.raises(InvalidDefinition, match=said):
+            DegradeLadder.from_json(wrong and DegradeLadder().to_json() | wrong)
+    with pytest.raises(InvalidDefinition, match="lacks `constant`"):
+        DegradeLadder.from_json({name: each for name, each in DegradeLadder().to_json().items() if name != "constant"})
 
 
 WRONG: tuple[object, ...] = ("x", None, [], {}, 1.5, "0", [0.5], -3)

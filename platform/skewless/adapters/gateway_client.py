@@ -15,18 +15,27 @@ TIMEOUT_S = 15.0
 """Longer than any deadline the gateway grants, so that its own answer is what ends a request."""
 CONNECTIONS_MAX = 32
 _RETRY_AFTER_S = 0.5
-_RETRIED = frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
+_RETRIED = frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
 
 
 class GatewayClient:
     """Implements `simulation.replay.PredictionClient` for one endpoint; also an async context manager."""
 
     def __init__(
-        self, base_url: str, endpoint: str, *, timestamp_fields: frozenset[str], label_names: tuple[str, str]
+        self,
+        base_url: str,
+        endpoint: str,
+        *,
+        timestamp_fields: frozenset[str],
+        label_names: tuple[str, str],
+        api_key: str = "",
     ) -> None:
         """`timestamp_fields` are given in microseconds and sent as RFC 3339; `label_names` are (negative, positive)."""
+        credentials = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
-        self._client = httpx.AsyncClient(base_url=base_url, timeout=TIMEOUT_S, limits=limits, trust_env=False)
+        self._client = httpx.AsyncClient(
+            base_url=base_url, timeout=TIMEOUT_S, limits=limits, trust_env=False, headers=credentials
+        )
         self._path = f"/v1/endpoints/{endpoint}/predict"
         self._timestamp_fields = timestamp_fields
         self._label_names = label_names
@@ -85,35 +94,37 @@ class GatewayClient:
             raise Unavailable(
                 "gateway", f"{type(error).__name__} {error}".strip(), retry_after_s=_RETRY_AFTER_S
             ) from error
-        answer = _object(response)
-        if response.status_code == httpx.codes.OK and answer is not None:
+        answer = _object(response.content) if response.status_code == httpx.codes.OK else None
+        if answer is not None:
             return answer
-        raise _refusal(response, answer if answer is not None else {"detail": response.text[:200]})
+        raise refusal(response.status_code, response.headers.get("Retry-After", ""), response.content)
 
 
-def _object(response: httpx.Response) -> dict[str, Any] | None:
-    """The JSON object of a body; None for anything else, such as a proxy's page."""
-    try:
-        return msgspec.json.decode(response.content, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return None
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    """Seconds to wait; a proxy may send a date instead, which is not worth a parser here."""
-    try:
-        return float(response.headers.get("Retry-After", _RETRY_AFTER_S))
-    except ValueError:
-        return _RETRY_AFTER_S
-
-
-def _refusal(response: httpx.Response, problem: Mapping[str, Any]) -> SkewlessError:
+def refusal(status: int, retry_after: str, body: bytes) -> SkewlessError:
+    """What an answer that is none means: Unavailable to be tried again, InvalidRequest for everything else."""
+    problem = _object(body) or {"detail": body[:200].decode("utf-8", "replace")}
     detail, hint = str(problem.get("detail", "")), str(problem.get("hint", ""))
-    if response.status_code in _RETRIED:
-        return Unavailable("gateway", detail, retry_after_s=_retry_after_s(response), hint=hint)
+    if status in _RETRIED:
+        return Unavailable("gateway", detail, retry_after_s=_retry_after_s(retry_after), hint=hint)
     return InvalidRequest(
-        f"the gateway answered {response.status_code}: {detail}",
+        f"the gateway answered {status}: {detail}",
         path=str(problem.get("path", "$")),
         allowed=str(problem.get("allowed", "")),
         hint=hint,
     )
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object of a body; None for anything else, such as a proxy's page."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return None
+
+
+def _retry_after_s(retry_after: str) -> float:
+    """Seconds to wait; a proxy may send a date instead, which is not worth a parser here."""
+    try:
+        return float(retry_after)
+    except ValueError:
+        return _RETRY_AFTER_S

@@ -133,7 +133,8 @@ class FolderPredictionLog:
     def _flush(self) -> None:
         with self._changed:
             entries, self._entries = self._entries, []
-            waiters, self._waiters = self._waiters, []
+            # One whose caller hung up is given up; from here on none can be, so that each can be told.
+            waiters, self._waiters = [each for each in self._waiters if each.set_running_or_notify_cancel()], []
         try:
             if entries:
                 self._open_spool().append([encode(entry) for entry in entries])

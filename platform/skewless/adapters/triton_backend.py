@@ -1,5 +1,6 @@
 """The model backend in a Triton server: explicit model control and inference over gRPC."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -12,8 +13,9 @@ from skewless.adapters.triton_errors import LOAD_TIMEOUT_S, PART, ServerRefused,
 from skewless.adapters.triton_shared_memory import LOST, TENSOR_BYTES_MIN, Regions
 from skewless.errors import Unavailable
 from skewless.limits import CONNECT_TIMEOUT_S, MODEL_BATCH_ROWS_MAX, RETRY_AFTER_S
-from skewless.serving.model_outputs import checked_outputs
+from skewless.serving.model_outputs import WrongOutputs, checked_outputs
 from skewless.serving.ports import ModelSignature
+from skewless.serving.request_trace import OUTGOING
 
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """MODEL_BATCH_ROWS_MAX rows of 16,384 float32 columns, more than any bundle has."""
@@ -38,11 +40,20 @@ class TritonBackend:
     """Implements `ModelBackend`. Must be made inside a running event loop; reconnects by itself.
 
     With `shared_memory` tensors of `shared_bytes_min` bytes or more reach a server on the same host without being sent.
+    `queue_timeouts` says of which models each call tells the server's queue how long it may wait there.
     """
 
-    def __init__(self, address: str, *, shared_memory: bool = False, shared_bytes_min: int = TENSOR_BYTES_MIN) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        shared_memory: bool = False,
+        shared_bytes_min: int = TENSOR_BYTES_MIN,
+        queue_timeouts: Callable[[str], bool] = lambda _model: False,
+    ) -> None:
         self._client = InferenceServerClient(address, channel_args=_CHANNEL_OPTIONS)
         self._regions = Regions(self._client, bytes_min=shared_bytes_min) if shared_memory else None
+        self._queue_timeouts = queue_timeouts
 
     async def infer(
         self, model: str, signature: ModelSignature, tensor: NDArray[np.float32], *, timeout_s: float
@@ -55,8 +66,7 @@ class TritonBackend:
             else:
                 given.set_data_from_numpy(tensor)
                 result = await self._call(model, given, signature, timeout_s)
-        given_back = {name: result.as_numpy(name) for name, _ in signature.outputs}
-        return checked_outputs(model, signature, len(tensor), given_back)
+        return checked_outputs(model, signature, len(tensor), _given_back(model, signature, result))
 
     async def ping(self) -> None:
         """See `ModelBackend.ping`."""
@@ -95,7 +105,14 @@ class TritonBackend:
             await self._regions.close()
 
     async def _call(self, model: str, given: InferInput, signature: ModelSignature, timeout_s: float) -> InferResult:
-        return await self._client.infer(model, [given], outputs=_requested(signature.outputs), client_timeout=timeout_s)
+        return await self._client.infer(
+            model,
+            [given],
+            outputs=_requested(signature.outputs),
+            client_timeout=timeout_s,
+            timeout=int(timeout_s * 1_000_000) if self._queue_timeouts(model) else None,
+            headers={name.decode(): value.decode() for name, value in OUTGOING.get()},
+        )
 
     async def _infer_shared(
         self,
@@ -121,6 +138,16 @@ class TritonBackend:
             return await self._call(model, given, signature, timeout_s)
         finally:
             regions.release(region)
+
+
+def _given_back(model: str, signature: ModelSignature, result: InferResult) -> dict[str, NDArray[np.float32] | None]:
+    """The outputs as they came. Raises WrongOutputs for one whose bytes are not what its shape needs."""
+    try:
+        return {name: result.as_numpy(name) for name, _ in signature.outputs}
+    except ValueError as error:
+        raise WrongOutputs(
+            f"model `{model}` gave an output whose bytes do not fill its shape, its signature says float32: {error}"
+        ) from error
 
 
 @lru_cache(maxsize=256)

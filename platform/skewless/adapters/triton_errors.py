@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 from tritonclient.utils import InferenceServerException
 
-from skewless.errors import BundleRefused, DeadlineExceeded, Unavailable
+from skewless.errors import BundleRefused, DeadlineExceeded, Overloaded, Unavailable
 from skewless.limits import RETRY_AFTER_S
+from skewless.serving.model_outputs import CallRefused
 
 PART = "model backend"
 LOAD_TIMEOUT_S = 60.0
@@ -20,7 +21,7 @@ _FULL = ("exceeds maximum queue size",)
 _TOO_LATE = ("request timeout expired", "timeout expired")
 
 
-class ServerRefused(BundleRefused):
+class ServerRefused(CallRefused):
     """The server answered, and its answer was an error about the model or the request itself."""
 
     def __init__(self, model: str, reason: str) -> None:
@@ -46,7 +47,7 @@ def _meaning(error: InferenceServerException, model: str, timeout_s: float) -> U
     if status == "StatusCode.DEADLINE_EXCEEDED" or any(text in said for text in _TOO_LATE):
         return DeadlineExceeded(PART, f"no answer within {timeout_s * 1_000:.0f} ms", retry_after_s=RETRY_AFTER_S)
     if any(text in said for text in _FULL):
-        return Unavailable(PART, "its queue is full", retry_after_s=RETRY_AFTER_S)
+        return Overloaded(PART, "its queue is full", retry_after_s=RETRY_AFTER_S)
     if any(text in said for text in _LOST_MODEL) and "failed to load" not in said:
         return Unavailable(PART, f"model `{model}` is not loaded: {reason}", retry_after_s=RETRY_AFTER_S)
     if status in _AWAY or status in _AWAY_HTTP:

@@ -19,9 +19,10 @@ from skewless.bundles.bundle import (
 )
 from skewless.bundles.manifest import FORMAT, MANIFEST, NAME_PATTERN, PATH_CHARACTERS_MAX, SEGMENT
 from skewless.bundles.model_files import ModelFormat
-from skewless.bundles.serving_profile import Precision, Target, TimeoutAction, VersionPolicy
+from skewless.bundles.serving_profile import Place, Precision, Target, TimeoutAction, VersionPolicy
 from skewless.dtypes import Dtype
 from skewless.features.contract import Action, Mode
+from skewless.limits import LAST_KNOWN_S_MAX
 from skewless.training.calibration import KNOTS_MAX, CalibrationKind
 
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -132,13 +133,26 @@ def _serving() -> dict[str, Any]:
         "output_tolerance": {"type": "number", "minimum": 0},
         "precision": {"enum": [each.value for each in Precision]},
     }
-    override = _object({**fields, "overrides": {"type": "object", "maxProperties": 0}})
+    later = {"place": {"enum": [each.value for each in Place]}, "degrade": _degrade_ladder()}
+    override = _object({**fields, "overrides": {"type": "object", "maxProperties": 0}}, optional=later)
     targets = {
         "type": "object",
         "propertyNames": {"enum": [each.value for each in Target]},
         "additionalProperties": override,
     }
-    return _object({**fields, "overrides": targets})
+    return _object({**fields, "overrides": targets}, optional=later)
+
+
+def _degrade_ladder() -> dict[str, Any]:
+    return _object(
+        {
+            "last_known_s": {"type": "integer", "minimum": 0, "maximum": LAST_KNOWN_S_MAX},
+            "defaults": _FLAG,
+            "in_process": _FLAG,
+            "fallback": {"anyOf": [{"type": "null"}, _SHA256]},
+            "constant": {"anyOf": [{"type": "null"}, _SHARE]},
+        }
+    )
 
 
 def _post_processing() -> dict[str, Any]:

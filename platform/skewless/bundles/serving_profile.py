@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from skewless.bundles.degrade_ladder import DEFAULT_LADDER, DegradeLadder
+from skewless.canonical_json import Digest
 from skewless.errors import InvalidDefinition
 from skewless.limits import MODEL_BATCH_ROWS_MAX, MODEL_TIMEOUT_S, ROWS_MAX
 
@@ -22,6 +24,9 @@ WARM_UP_CALLS_MAX = 16
 """Every warm-up call delays loading, and with it a promotion."""
 OUTPUT_TOLERANCE_MAX = 0.1
 """Further off than this an output is another output."""
+
+_LATER = frozenset({"place", "degrade"})
+"""Fields that the first profiles did not have."""
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
@@ -59,6 +64,15 @@ class Precision(StrEnum):
 
     FP32 = "FP32"
     FP16 = "FP16"
+
+
+class Place(StrEnum):
+    """Where a bundle's model runs as long as everything is well."""
+
+    SERVER = "server"
+    """In the model servers that the gateway is told of; in the gateway where it is told of none."""
+    GATEWAY = "gateway"
+    """In the gateway itself: ONNX models so small that a call would cost more than the computing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,9 @@ class ServingProfile:
     output_tolerance: float = 0.0
     """Greatest difference of an output from the golden one. 0: bit for bit. A GPU does not compute a CPU's bits."""
     precision: Precision = Precision.FP32
+    place: Place = Place.SERVER
+    degrade: DegradeLadder = DEFAULT_LADDER
+    """What may be answered while a part is away."""
     overrides: Mapping[Target, "ServingProfile"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,11 +162,22 @@ class ServingProfile:
         """What holds on a target."""
         return self.overrides.get(target, self)
 
+    @property
+    def fallbacks(self) -> frozenset[Digest]:
+        """Bundles that may have to stand in for this one, on any target."""
+        ladders = [self.degrade, *(override.degrade for override in self.overrides.values())]
+        return frozenset(ladder.fallback for ladder in ladders if ladder.fallback is not None)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `canonical_json.encode`: every field, so that a later default changes no stored profile."""
-        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        """Plain data for `canonical_json.encode`: every field, so that a later default changes no stored profile.
+
+        Fields that came later are left out where they have the value that all earlier bundles have.
+        """
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _LATER}
         return {
             **plain,
+            **({} if self.place is Place.SERVER else {"place": self.place}),
+            **({} if self.degrade == DEFAULT_LADDER else {"degrade": self.degrade.to_json()}),
             "preferred_batch_rows": list(self.preferred_batch_rows),
             "warm_up_rows": list(self.warm_up_rows),
             "queue": None if self.queue is None else self.queue.to_json(),
@@ -159,7 +187,7 @@ class ServingProfile:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ServingProfile":
         """The inverse of `to_json`. Raises InvalidDefinition naming the field that is missing, unknown or wrong."""
-        _check_names("", data, {each.name for each in fields(cls)})
+        _check_names("", data, {each.name for each in fields(cls)}, optional=_LATER)
         tolerance = data["output_tolerance"]
         if not isinstance(tolerance, int | float) or isinstance(tolerance, bool):
             raise _refused("output_tolerance", tolerance, "a number")
@@ -174,6 +202,8 @@ class ServingProfile:
                 "version_policy": _member("version_policy", VersionPolicy, data["version_policy"]),
                 "precision": _member("precision", Precision, data["precision"]),
                 "output_tolerance": float(tolerance),
+                "place": _member("place", Place, data.get("place", Place.SERVER)),
+                "degrade": DegradeLadder.from_json(data["degrade"]) if "degrade" in data else DEFAULT_LADDER,
                 "overrides": {
                     _member("overrides", Target, target): cls.from_json(profile)
                     for target, profile in data["overrides"].items()
@@ -193,10 +223,10 @@ def _check_bool(name: str, value: object) -> None:
         raise _refused(name, value, "true or false")
 
 
-def _check_names(path: str, data: object, expected: set[str]) -> None:
+def _check_names(path: str, data: object, expected: set[str], *, optional: frozenset[str] = frozenset()) -> None:
     if not isinstance(data, Mapping):
         raise _refused(path or "the whole", data, "an object")
-    if odd := sorted(data.keys() ^ expected):
+    if odd := sorted((data.keys() ^ expected) - (optional - data.keys())):
         what = "does not know" if odd[0] in data else "lacks"
         raise InvalidDefinition(
             f"a serving profile {what} `{path and path + '.'}{odd[0]}`. Fields: {', '.join(sorted(expected))}"

@@ -1,6 +1,7 @@
 """`skewless artifact …`: what the artifact store keeps, whether it is whole, and what of it nobody needs any more."""
 
 import asyncio
+import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -9,9 +10,11 @@ import click
 
 from skewless.adapters.folder_artifact_store import FolderArtifactStore
 from skewless.adapters.logged_bundles import logged_bundles
-from skewless.bundles.artifact_store import Artifact
+from skewless.bundles.artifact_store import Artifact, ArtifactStore
+from skewless.bundles.bundle import SERVING
 from skewless.bundles.garbage import GarbagePlan, GarbageReport, collect_garbage, grace_begins, plan_garbage
 from skewless.bundles.model_repository import model_name, retire
+from skewless.bundles.serving_profile import ServingProfile
 from skewless.canonical_json import Digest
 from skewless.cli.arguments import actor
 from skewless.cli.output import print_json, say, step
@@ -112,8 +115,9 @@ def verify(digests: tuple[str, ...]) -> None:
 def gc(keep_days: float, logs: tuple[Path, ...], no_log: bool, delete: bool, as_json: bool) -> None:
     """List, and with --delete remove, the bundles that nothing refers to, and leftovers of unfinished work.
 
-    Kept is what a route, a running experiment or a roll-back names, what the prediction logs refer to, and what was put
-    or routed to within --keep-days. A removed bundle is retired first: no route can name it from then on.
+    Kept is what a route, a running experiment or a roll-back names, what those fall back to, what the prediction logs
+    refer to, and what was put or routed to within --keep-days. A removed bundle is retired first: no route can name it
+    from then on.
     """
     if no_log and logs:
         raise InvalidRequest("--no-log contradicts --log", path="--no-log", allowed="one of them")
@@ -123,7 +127,8 @@ def gc(keep_days: float, logs: tuple[Path, ...], no_log: bool, delete: bool, as_
     with step("Looking for garbage") as progress, workspace.registry() as registry:
         kept = workspace.artifacts.digests()
         _refuse_foreign_registry(registry, kept)
-        referenced = _referenced(registry, kept, folders, since=Micros(now - int(keep_days * DAY_US)))
+        routed = registry.referenced_bundles(since=Micros(now - int(keep_days * DAY_US)))
+        referenced = routed | named_fallbacks(workspace.artifacts, routed & frozenset(kept)) | _logged(kept, folders)
         older_than_s = keep_days * DAY_US / SECOND_US
         if not delete:
             plan = plan_garbage(
@@ -161,10 +166,18 @@ def _wanted(prefixes: Iterable[str], kept: tuple[Digest, ...]) -> tuple[Digest, 
     return tuple(found) or kept
 
 
-def _referenced(
-    registry: Registry, kept: tuple[Digest, ...], logs: Iterable[Path], *, since: Micros
-) -> frozenset[Digest]:
-    referenced = registry.referenced_bundles(since=since)
+def named_fallbacks(artifacts: ArtifactStore, routed: Iterable[Digest]) -> frozenset[Digest]:
+    """The bundles that kept bundles fall back to while a part is away. Raises BundleRefused for one that is torn."""
+    found: set[Digest] = set()
+    for digest in sorted(routed):
+        profile = artifacts.open(digest) / SERVING
+        if profile.exists():  # bundles of the first format have none
+            found |= ServingProfile.from_json(json.loads(profile.read_bytes())).fallbacks
+    return frozenset(found)
+
+
+def _logged(kept: tuple[Digest, ...], logs: Iterable[Path]) -> frozenset[Digest]:
+    referenced: frozenset[Digest] = frozenset()
     for folder in logs:
         try:
             referenced |= logged_bundles(folder, kept)
@@ -204,7 +217,7 @@ def _tidy_home(workspace: Workspace, referenced: frozenset[Digest], *, older_tha
     keep = frozenset(model_name(digest) for digest in referenced)
     retired = retire(workspace.home.triton_models, keep, older_than_s=older_than_s, now_s=now / SECOND_US)
     state = read_state(workspace.home)
-    if retired and state is not None:
+    if retired and state is not None and state.triton_grpc:
         # A server that is away has nothing loaded, and no longer finds the files when it is back.
         with suppress(Unavailable):
             asyncio.run(unload_models(state.triton_grpc, retired))

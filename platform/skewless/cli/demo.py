@@ -83,7 +83,10 @@ class Demo:
         if running is not None:
             say(f"Using the stack that is up since {format_timestamp(running.started)}")
             return running
-        with step("Starting Valkey, Triton and the gateway") as progress:
+        if not self._stack_settings.runs_triton:
+            say("Models run in the gateway itself: no Triton is started here (see SKEWLESS_STACK_MODEL_SERVER)")
+        servers = "Valkey, Triton" if self._stack_settings.runs_triton else "Valkey"
+        with step(f"Starting {servers} and the gateway") as progress:
             state = control.start_detached(self._workspace.settings, self._stack_settings, progress.note)
             progress.note(f"gateway on {state.gateway_url}")
         return state
@@ -135,7 +138,8 @@ class Demo:
                 else:
                     deployment.promote(name, change, bundle=bundle.digest)
             asyncio.run(self._wait_until_served(bundle))
-            progress.note(f"bundle {bundle.digest[:12]} answers through Triton")
+            place = "through Triton" if self._stack_settings.runs_triton else "from the gateway itself"
+            progress.note(f"bundle {bundle.digest[:12]} answers {place}")
 
     async def _wait_until_served(self, bundle: Bundle) -> None:
         give_up = time.monotonic() + ROUTE_TIMEOUT_S

@@ -104,7 +104,8 @@ def next_steps(workspace: Workspace, summary: Summary) -> Iterator[str]:
     body = json.dumps(summary.sample, ensure_ascii=False)
     yield ""
     yield f"The stack is up. The API in a browser: {url}/docs"
-    yield f"metrics {url}/metrics, readiness {url}/readyz, processes and health: {_program()} doctor"
+    yield f"metrics {workspace.stack().gateway_admin_url}/metrics, readiness {url}/readyz"
+    yield f"processes and health: {_program()} doctor"
     yield "Ask the last question again:"
     yield f"  curl -s {url}/v1/endpoints/{summary.endpoint}/predict -H 'Content-Type: application/json' \\"
     yield f"    -d '{body}'"

@@ -85,6 +85,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "rollout": LazyCommand(
         "skewless.cli.rollout_commands", "rollout", "Change which bundles answer, and see how they do."
     ),
+    "api-key": LazyCommand("skewless.cli.api_key_commands", "api_key", "Create, list, show and revoke API keys."),
     "predict": LazyCommand("skewless.cli.prediction_commands", "predict", "Ask an endpoint for predictions."),
     "replay": LazyCommand("skewless.cli.prediction_commands", "replay", "Recompute a logged prediction."),
 }

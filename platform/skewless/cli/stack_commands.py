@@ -56,7 +56,11 @@ def doctor(features: bool, as_json: bool) -> None:
     from skewless.stack.doctor import Condition, examine
 
     settings = load_settings(Settings)
-    findings = examine(settings, Workspace(settings).registration_findings() if features else None)
+    findings = examine(
+        settings,
+        Workspace(settings).registration_findings() if features else None,
+        runs_triton=load_settings(StackSettings).runs_triton,
+    )
     if as_json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:

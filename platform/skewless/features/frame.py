@@ -17,7 +17,7 @@ __all__ = ["NO_EVENT_TIME", "STATUS_CODE", "STATUS_CODES", "Fault", "FeatureFram
 
 
 class Lines(Mapping[str, NDArray[Any]]):
-    """Lines of a matrix (names, rows) by name; asking for one makes a view, nothing is copied."""
+    """Lines of a matrix (names, rows) by name, in its order; asking for one makes a view, nothing is copied."""
 
     __slots__ = ("line", "matrix")
 

@@ -3,12 +3,16 @@
     lookup   the kept reply, without a round trip
     fetch    fill opened ──▶ tracked read ──▶ kept, unless its key changed since the fill was opened
     change   what is kept of the key is dropped, and fills under way for it are spoiled
-    loss     everything is dropped, every fill is spoiled
+    loss     nothing kept is found any more, every fill is spoiled
+    recall   what was last known, also of before a loss and past its age: for when the store is away
 
 So an answer is kept only if no change was told between the moment its read was sent and now: whatever the order in
 which the answer and the news of its change are seen, an answer that has become old is never found here. A reader can
 still be ahead of news that is on its way, by a network's delay; and should news be lost without the connection
 breaking, an upper age bounds how long an answer lives.
+
+What was told to have changed is not known any more and never recalled. What merely may have changed stays until it is
+read again or its room is needed; nobody finds it but who asks for what was last known.
 """
 
 import sys
@@ -35,11 +39,13 @@ class NearCacheCounters:
     evictions: int = 0
     """Dropped for room."""
     invalidations: int = 0
-    """Dropped because the store told of a change, or because tracking was lost."""
+    """Not found any more because the store told of a change, or because tracking was lost."""
     expirations: int = 0
-    """Dropped for age."""
+    """Not found any more for age."""
     flushes: int = 0
     """How often tracking was lost."""
+    recalls: int = 0
+    """Found only because what was last known was asked for."""
     bytes: int = 0
 
 
@@ -50,6 +56,8 @@ class _Entry:
     read_at: float
     """When the read was sent, on the cache's clock: the answer is at least this young."""
     size: int
+    era: int
+    """How often tracking had been lost when it was kept; -1 once it is too old to be found."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +83,9 @@ class NearCache:
         self._commands: dict[bytes, set[bytes]] = {}
         """Commands kept, by the key that they read."""
         self._fills: set[_Fill] = set()
+        self._era = 0
+        self._found = 0
+        """Entries of this era, which `lookup` would find."""
         store.subscribe(self.invalidate)
 
     def __len__(self) -> int:
@@ -86,16 +97,18 @@ class NearCache:
         Replies are shared with other readers, so nobody changes them.
         """
         entries = self._entries
+        era = self._era
         oldest = self._clock() - self._age_max_s
         found: list[list[bytes | None] | None] = []
         hits = 0
         for command in commands:
             entry = entries.get(command)
-            if entry is not None and entry.read_at < oldest:
-                self._drop(command)
+            if entry is None or entry.era != era:
+                found.append(None)
+            elif entry.read_at < oldest:
+                entry.era = -1
+                self._found -= 1
                 self.counters.expirations += 1
-                entry = None
-            if entry is None:
                 found.append(None)
             else:
                 hits += 1
@@ -104,6 +117,25 @@ class NearCache:
         self.counters.hits += hits
         self.counters.misses += len(commands) - hits
         return found
+
+    def recall(self, commands: Sequence[bytes], *, age_max_s: float) -> tuple[list[list[bytes | None] | None], float]:
+        """What was last known of each command, None where nothing is, and the greatest age among it in seconds.
+
+        Nothing older than `age_max_s` is recalled, counted from when its read was sent.
+        """
+        now = self._clock()
+        found: list[list[bytes | None] | None] = []
+        age_s = 0.0
+        for command in commands:
+            entry = self._entries.get(command)
+            if entry is None or now - entry.read_at > age_max_s:
+                found.append(None)
+                continue
+            self._entries.move_to_end(command)
+            self.counters.recalls += 1
+            age_s = max(age_s, now - entry.read_at)
+            found.append(entry.reply)
+        return found, age_s
 
     async def fetch(self, keys: Sequence[bytes], commands: Sequence[bytes], *, timeout_s: float) -> list[Reply]:
         """Read from the store and keep what did not change meanwhile; one reply per command, in order.
@@ -123,20 +155,19 @@ class NearCache:
         return replies
 
     def invalidate(self, keys: Sequence[bytes] | None) -> None:
-        """Forget these keys, or everything where None; reads of them that are under way will not be kept."""
+        """Find these keys no more, or nothing of now where None; reads of them that are under way will not be kept."""
         for fill in self._fills:
             fill.spoiled.update(fill.keys if keys is None else fill.keys.intersection(keys))
         if keys is None:
+            self._era += 1
             self.counters.flushes += 1
-            self.counters.invalidations += len(self._entries)
-            self.counters.bytes = 0
-            self._entries.clear()
-            self._commands.clear()
+            self.counters.invalidations += self._found
+            self._found = 0
             return
         for key in keys:
             for command in tuple(self._commands.get(key, ())):
+                self.counters.invalidations += self._entries[command].era == self._era
                 self._drop(command)
-                self.counters.invalidations += 1
 
     def _keep(self, key: bytes, command: bytes, reply: list[bytes | None], read_at: float) -> None:
         """Keep an answer, and let go of others until all fit. An answer too large to fit is let go itself."""
@@ -145,8 +176,9 @@ class NearCache:
             if self._entries[command].read_at > read_at:
                 return
             self._drop(command)
-        entry = _Entry(key, reply, read_at, _size(key, command, reply))
+        entry = _Entry(key, reply, read_at, _size(key, command, reply), self._era)
         self._entries[command] = entry
+        self._found += 1
         self._commands.setdefault(key, set()).add(command)
         self.counters.bytes += entry.size
         while self.counters.bytes > self._bytes_max:
@@ -155,6 +187,7 @@ class NearCache:
 
     def _drop(self, command: bytes) -> None:
         entry = self._entries.pop(command)
+        self._found -= entry.era == self._era
         self.counters.bytes -= entry.size
         of_key = self._commands[entry.key]
         of_key.discard(command)

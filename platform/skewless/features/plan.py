@@ -46,6 +46,14 @@ class PreparedRead:
     _spans: list[Span]
     """Per group, which of the commands are its, and whose rows they answer for."""
 
+    def nothing_stored(self) -> list[Reply]:
+        """The replies of a store that has none of these entities."""
+        replies: list[Reply] = []
+        for group, span in zip(self._layout.groups, self._spans, strict=True):
+            empty: list[bytes | None] = [] if group.command.whole else [None] * len(group.command.fields)
+            replies += [empty] * span.hashes
+        return replies
+
     def decode(
         self, replies: Sequence[Reply], as_of: int | NDArray[np.int64], near: Sequence[bool] | None = None
     ) -> DecodedRead:
@@ -65,6 +73,8 @@ class ReadPlan:
     _cacheable_groups: int
     repeats: bool
     """Whether one read may hold a command twice: a view under two names, for two entities that may be the same."""
+    key_names: tuple[str, ...]
+    """The join keys that it needs."""
 
     @classmethod
     def compile(cls, contract: FeatureContract, hash_sizes: HashSizes | None = None) -> "ReadPlan":
@@ -83,7 +93,9 @@ class ReadPlan:
         layout = _lay_out(drafts, groups)
         asked = [(draft.stored_names, group.command) for draft, group in zip(drafts, groups, strict=True)]
         repeats = len(set(asked)) < len(asked)
-        return cls(layout, sum(1 for (distant, _), _ in ordered if not distant), repeats)
+        cacheable = sum(1 for (distant, _), _ in ordered if not distant)
+        key_names = dict.fromkeys(name for group in groups for name in group.template.names)
+        return cls(layout, cacheable, repeats, tuple(key_names))
 
     def prepare(self, keys: Mapping[str, Column], rows: int) -> PreparedRead:
         """The reads for `rows` entities given as columns by join-key name.

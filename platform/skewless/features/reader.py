@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from skewless.coalescing import Coalescer
 from skewless.dtypes import Column
 from skewless.errors import SkewlessError
+from skewless.features.decoding import DecodedRead
 from skewless.features.frame import FeatureFrame
 from skewless.features.near_cache import NearCache
 from skewless.features.online_store import OnlineStore, Reply
@@ -28,8 +29,10 @@ PART = "feature reads"
 """What errors call the queue before the online store, whose own errors name the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
+    """Not frozen, because making it would take three times as long, and one is made for every request."""
+
     plan: ReadPlan
     keys: Mapping[str, Column]
     rows: int
@@ -60,6 +63,17 @@ class _Part:
                 frames.append(error)
             start = stop
         return frames
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Features as they were last known. Of a hash of which nothing is known all values are `missing`."""
+
+    read: DecodedRead
+    unknown: int
+    """Hashes of which nothing is known."""
+    age_s: float
+    """How long ago the oldest of what is known was read; 0 where nothing is."""
 
 
 class FeatureReads:
@@ -93,6 +107,25 @@ class FeatureReads:
         """
         # No row still costs its turn.
         return await self._coalescer.submit(_Request(plan, keys, rows, as_of), weight=rows or 1, timeout_s=timeout_s)
+
+    def recall(
+        self, plan: ReadPlan, keys: Mapping[str, Column], rows: int, as_of: int, *, age_max_s: float
+    ) -> Recalled:
+        """What is known of these features without asking the store, arguments as for `read`: for when it is away.
+
+        Nothing that was read longer than `age_max_s` ago is taken, 0 takes nothing; what is not known is missing.
+        """
+        prepared = plan.prepare(keys, rows)
+        count = prepared.cacheable if self._near_cache is not None and age_max_s > 0 else 0
+        kept: Sequence[list[bytes | None] | None] = []
+        age_s = 0.0
+        if self._near_cache is not None and count:
+            kept, age_s = self._near_cache.recall(prepared.commands[:count], age_max_s=age_max_s)
+        kept = [*kept, *[None] * (len(prepared.commands) - count)]
+        nothing = prepared.nothing_stored()
+        replies: list[Reply] = [empty if reply is None else reply for reply, empty in zip(kept, nothing, strict=True)]
+        decoded = prepared.decode(replies, as_of, [reply is not None for reply in kept])
+        return Recalled(decoded, kept.count(None), age_s)
 
     async def close(self) -> None:
         """Refuse whoever waits. The store stays open."""
@@ -184,9 +217,9 @@ class _Merged:
 
 def _parts(requests: Sequence[_Request], outcomes: list[FeatureFrame | Exception | None]) -> list[_Part]:
     """The requests by plan, prepared. A request that cannot be has its error put into `outcomes` and no part."""
-    places: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    places: dict[int, list[int]] = {}
     for place, request in enumerate(requests):
-        places.setdefault((id(request.plan), tuple(request.keys)), []).append(place)
+        places.setdefault(id(request.plan), []).append(place)
     parts = []
     for together in places.values():
         try:
@@ -211,17 +244,19 @@ def _parts_alone(
 
 def _part(requests: Sequence[_Request], places: Sequence[int]) -> _Part:
     own = [requests[place] for place in places]
+    plan = own[0].plan
     if len(own) == 1:
-        return _Part(own, places, own[0].plan.prepare(own[0].keys, own[0].rows))
-    keys = {
-        name: Column(
-            column.dtype,
-            np.concatenate([request.keys[name].values for request in own]),
-            np.concatenate([request.keys[name].valid for request in own]),
-        )
-        for name, column in own[0].keys.items()
-    }
-    return _Part(own, places, own[0].plan.prepare(keys, sum(request.rows for request in own)))
+        return _Part(own, places, plan.prepare(own[0].keys, own[0].rows))
+    keys = {name: _side_by_side([request.keys[name] for request in own]) for name in plan.key_names}
+    return _Part(own, places, plan.prepare(keys, sum([request.rows for request in own])))
+
+
+def _side_by_side(columns: Sequence[Column]) -> Column:
+    return Column(
+        columns[0].dtype,
+        np.concatenate([column.values for column in columns]),
+        np.concatenate([column.valid for column in columns]),
+    )
 
 
 def _moments(requests: Sequence[_Request]) -> int | NDArray[np.int64]:

@@ -1,5 +1,6 @@
-"""What an API key may ask for. Pure."""
+"""What an API key may ask for, and how often. Pure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,6 +11,46 @@ from skewless.rollout.routes import check_endpoint_name
 ANY_ENDPOINT = "*"
 PREFIXES_MAX = 100
 """Prefixes of one join key: each request is compared with them."""
+RATE_PER_S_MIN, RATE_PER_S_MAX = 0.001, 1_000_000.0
+RATE_BURST_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRate:
+    """How often a caller may ask: `burst` requests at once, and `per_s` more in every second.
+
+    Raises InvalidDefinition for a rate that never refuses, or never allows.
+
+    >>> ApiRate(50.0, 100).to_json()
+    {'per_s': 50.0, 'burst': 100}
+    """
+
+    per_s: float
+    burst: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.per_s) and RATE_PER_S_MIN <= self.per_s <= RATE_PER_S_MAX):
+            raise InvalidDefinition(
+                f"a rate is {self.per_s:g} requests per second; allowed: {RATE_PER_S_MIN:g} to {RATE_PER_S_MAX:,.0f}",
+                hint="leave the rate out for the gateway's default; revoke the key to refuse it",
+            )
+        if not 1 <= self.burst <= RATE_BURST_MAX:
+            raise InvalidDefinition(
+                f"a burst is {self.burst} requests; allowed: 1 to {RATE_BURST_MAX:,}",
+                hint="a burst of one second's requests is a good beginning",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"per_s": self.per_s, "burst": self.burst}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`. Raises InvalidDefinition for data that is not a rate."""
+        try:
+            return cls(float(data["per_s"]), int(data["burst"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidDefinition(f"this is not a rate of an API key: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,10 @@ class EvaluationRow(Base):
 
 
 class ApiKeyRow(Base):
-    """An API key by the hash of its secret; the secret itself is nowhere."""
+    """An API key by the hash of its secret; the secret itself is nowhere.
+
+    `rate_per_s` and `rate_burst` are both null where the gateway's default holds.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (
@@ -237,6 +240,8 @@ class ApiKeyRow(Base):
     created_time: Mapped[int] = mapped_column(BigInteger)
     expires_time: Mapped[int | None] = mapped_column(BigInteger)
     revoked_time: Mapped[int | None] = mapped_column(BigInteger)
+    rate_per_s: Mapped[float | None] = mapped_column(Double)
+    rate_burst: Mapped[int | None] = mapped_column(Integer)
 
 
 class AuditEventRow(Base):

@@ -10,8 +10,11 @@ from enum import StrEnum
 FAILURES_MAX = 3
 """In a row, before nobody asks any more. One lost connection is no outage; three calls in a row are."""
 PAUSE_MIN_S = 0.25
-PAUSE_MAX_S = 5.0
-"""A restart under a supervisor takes seconds; probing more seldom than this would lengthen it."""
+PAUSE_MAX_S = 1.0
+"""A restart under a supervisor takes seconds; probing more seldom than this would lengthen it noticeably."""
+_PAUSES_COUNTED_MAX = 10
+_PROBE_S = 5.0
+"""A probe that has not ended after this keeps nobody out any more."""
 
 
 class CircuitState(StrEnum):
@@ -37,8 +40,12 @@ class Circuit:
     """
 
     failures_max: int = FAILURES_MAX
-    _failures: int = 0
-    _opened_times: int = 0
+    failures: int = 0
+    """In a row, up to now."""
+    openings: int = 0
+    """How often it has opened, half-open probes that failed not counted."""
+    _pauses: int = 0
+    """Since it was closed."""
     _open_until_s: float | None = None
     _probe_until_s: float = 0.0
     """Until when the probe under way keeps others out; one that never ends keeps nobody out for ever."""
@@ -53,7 +60,7 @@ class Circuit:
         """Whether a call may be made. In the half-open state the caller that is told so is the probe."""
         state = self.state(now_s)
         if state is CircuitState.HALF_OPEN and now_s >= self._probe_until_s:
-            self._probe_until_s = now_s + PAUSE_MAX_S
+            self._probe_until_s = now_s + _PROBE_S
             return True
         return state is CircuitState.CLOSED
 
@@ -63,15 +70,17 @@ class Circuit:
 
     def succeeded(self) -> None:
         """A call was answered."""
-        self._failures = 0
-        self._opened_times = 0
+        self.failures = 0
+        self._pauses = 0
         self._open_until_s = None
         self._probe_until_s = 0.0
 
     def failed(self, now_s: float) -> None:
         """A call was not answered."""
-        self._failures += 1
+        self.failures += 1
+        if self.failures < self.failures_max or self.state(now_s) is CircuitState.OPEN:
+            return
+        self.openings += self._open_until_s is None
         self._probe_until_s = 0.0
-        if self._failures >= self.failures_max and self.state(now_s) is not CircuitState.OPEN:
-            self._open_until_s = now_s + min(PAUSE_MAX_S, PAUSE_MIN_S * 2**self._opened_times)
-            self._opened_times += 1
+        self._open_until_s = now_s + min(PAUSE_MAX_S, PAUSE_MIN_S * 2 ** min(self._pauses, _PAUSES_COUNTED_MAX))
+        self._pauses += 1

@@ -7,67 +7,55 @@ tensor   → outputs   one call to the model backend per share, all at once
 outputs  → labels    post-processing
 all of it → the prediction log, a batch per share, and only then the answer, in the order of the request
 
-A bundle on trial never costs a caller its answer: where a canary or an arm fails, live answers its rows. A shadow is
-asked after the answer, see `serving/shadows.py`.
+`serving/scoring.py` has the stages of one share. Where a part is away, `serving/ladder.py` says what live answers all
+the same. A bundle on trial never costs a caller its answer: where a canary or an arm fails, live answers its rows. A
+shadow is asked after the answer, see `serving/shadows.py`.
 """
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.column_table import beside
-from skewless.dtypes import Column
-from skewless.errors import Rejected
+from skewless.errors import Unavailable
 from skewless.features.frame import FeatureFrame
-from skewless.limits import MODEL_TIMEOUT_S, ONLINE_STORE_TIMEOUT_S
 from skewless.rollout.routes import Role
 from skewless.serving.deadline import Deadline
-from skewless.serving.frame_rows import Rows, frame_at
+from skewless.serving.frame_rows import frame_at
+from skewless.serving.ladder import Ladder
 from skewless.serving.ports import FeatureReader, ModelBackend, PredictionLog, RoleObserver
-from skewless.serving.receipt import receipt
 from skewless.serving.records import NORMAL_RUNG, AnsweredBatch
 from skewless.serving.request import PredictRequest
+from skewless.serving.rungs import lowest
+from skewless.serving.scoring import MODEL_BACKEND, Scored, Scoring
 from skewless.serving.served_bundle import ServedBundle
 from skewless.serving.served_route import ServedRoute, Share
 from skewless.serving.shadows import Mirror, Shadows
 from skewless.timestamps import Micros
 
-ONLINE_STORE = "online store"
-MODEL_BACKEND = "model backend"
+__all__ = ["MODEL_BACKEND", "STAGES", "Answer", "DataPlane"]
 STAGES = ("validate", "features", "transform", "model", "log")
 """What a request's time is booked to, in order."""
-_INSTANCE = re.compile(r"(?<=^\$\.instances\[)\d+")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The body for the caller, and the batches that were logged for it, one for each share of its rows."""
-
-    body: dict[str, Any]
-    batches: tuple[AnsweredBatch, ...]
 
 
 @dataclass(slots=True)
-class _Scored:
-    """A share and all that its bundle made of it. `stored` is the frame as it was read, without on-demand features.
+class Answer:
+    """What a request is answered, in the order of its rows, and what was logged for it.
 
     Not frozen, because making it would take three times as long, and one is made for every request.
     """
 
-    share: Share
-    columns: Mapping[str, Column]
-    stored: FeatureFrame
-    frame: FeatureFrame
-    tensor: NDArray[np.float32]
-    outputs: Mapping[str, NDArray[np.float32]]
+    prediction_ids: Sequence[str]
     labels: Sequence[str]
     probabilities: NDArray[np.float32]
+    """(rows,) of the positive class."""
+    parts: tuple[tuple[AnsweredBatch, ServedBundle], ...]
+    """What each bundle answered; receipts are made of them."""
+    rung: str
     deadline: Deadline
+    """With the time that each stage took, logging included."""
 
 
 class DataPlane:
@@ -83,10 +71,14 @@ class DataPlane:
         new_id: Callable[[], str],
         observer: RoleObserver,
         shadows: Shadows,
+        standby: ModelBackend | None = None,
     ) -> None:
-        """`observer` is told of split and mirrored traffic alone, `shadows` get what is mirrored."""
-        self._features = features
-        self._backend = backend
+        """`observer` is told of split and mirrored traffic alone, `shadows` get what is mirrored.
+
+        `standby` runs models in this process while `backend` is away; None where none is to run here.
+        """
+        self._scoring = Scoring(features, backend)
+        self._ladder = Ladder(self._scoring, standby)
         self._log = log
         self._now = now
         self._new_id = new_id
@@ -98,8 +90,9 @@ class DataPlane:
     ) -> Answer:
         """The answer to a checked request, once its record is as safe as the log promises.
 
-        Raises Rejected where a feature's policy refuses, Unavailable where a part is away, DeadlineExceeded where
-        time runs out, InvalidDefinition where the store holds values of another type than the bundle declares.
+        Raises Rejected where a feature's policy refuses, Unavailable where a part is away and the live bundle allows no
+        lower rung, DeadlineExceeded where time runs out, InvalidDefinition where the store holds values of another type
+        than the bundle declares.
         """
         options = request.options
         as_of = self._now() if options.as_of is None else options.as_of
@@ -107,9 +100,7 @@ class DataPlane:
         if serving.is_split:
             scored = await self._score_shares(serving, request, as_of, deadline)
         else:
-            share = serving.whole
-            stored = await self._read(share.served, request.columns, request.rows, as_of, deadline)
-            scored = [await self._score(share, request.columns, stored, deadline)]
+            scored = [await self._ladder.answer(serving.whole, request.columns, request.rows, as_of, deadline)]
         ids = [self._new_id() for _ in range(request.rows)]
         batches = tuple(_batch(each, ids, as_of, serving.endpoint, request_id) for each in scored)
         for batch in batches:
@@ -118,51 +109,67 @@ class DataPlane:
         deadline.lap("log")
         if serving.is_watched:
             self._tell(serving, scored, batches)
-        return Answer(_body(scored, batches, ids, request, deadline), batches)
+        labels, probabilities = _in_order(batches, request.rows)
+        parts = tuple((batch, each.share.served) for batch, each in zip(batches, scored, strict=True))
+        rung = batches[0].rung if len(batches) == 1 else lowest([each.rung for each in batches])
+        return Answer(ids, labels, probabilities, parts, rung, deadline)
 
     async def _score_shares(
         self, serving: ServedRoute, request: PredictRequest, as_of: int, deadline: Deadline
-    ) -> list[_Scored]:
+    ) -> list[Scored]:
         """Every row of a split request scored; rows that a candidate could not score, by live."""
         shares = serving.shares(request.columns, request.rows)
         frames = await self._frames(serving, shares, request, as_of, deadline)
         if len(shares) == 1:
-            results = [await _caught(self._score_if_read(shares[0], request, frames[0], deadline))]
+            results = [await _caught(self._score_share(shares[0], request, frames[0], as_of, deadline))]
         else:
             branches = [deadline.branch() for _ in shares]
             shared = zip(shares, frames, branches, strict=True)
             results = await asyncio.gather(
-                *(_caught(self._score_if_read(share, request, frame, branch)) for share, frame, branch in shared)
+                *(_caught(self._score_share(share, request, frame, as_of, branch)) for share, frame, branch in shared)
             )
             deadline.join(branches)
         scored = [each for each in results if not isinstance(each, Exception)]
-        lost = self._lost(serving, shares, results, request.rows)
-        if lost is not None:
-            columns = lost.columns(request.columns)
-            rows = request.rows if lost.rows is None else len(lost.rows)
-            stored = await self._read_share(lost, columns, rows, as_of, deadline)
-            scored.append(await self._score(lost, columns, stored, deadline))
+        failed = [
+            (share, result) for share, result in zip(shares, results, strict=True) if isinstance(result, Exception)
+        ]
+        if not failed:
+            return scored
+        lost = _lost(serving, [share for share, _ in failed], request.rows)
+        if all(share.role is not Role.LIVE for share, _ in failed):
+            columns, rows = lost.columns(request.columns), _rows_of(lost, request.rows)
+            answered = await _caught(self._ladder.answer(lost, columns, rows, as_of, deadline))
+            if isinstance(answered, Scored):
+                scored.append(answered)
+            else:
+                failed.append((lost, answered))
+        self._blame(serving, failed, scored, request.rows)
         return scored
 
-    def _lost(
-        self, serving: ServedRoute, shares: Sequence[Share], results: Sequence[_Scored | Exception], rows: int
-    ) -> Share | None:
-        """The rows that candidates could not score, as live's. Raises what live itself raised."""
-        lost: list[Rows] = []
-        for share, result in zip(shares, results, strict=True):
-            if not isinstance(result, Exception):
-                continue
-            count = rows if share.rows is None else len(share.rows)
-            self._observer.failed(
-                serving.endpoint, share.role, share.arm, share.served.digest, rows=count, error=result
-            )
+    def _blame(
+        self,
+        serving: ServedRoute,
+        failed: Sequence[tuple[Share, Exception]],
+        scored: Sequence[Scored],
+        rows: int,
+    ) -> None:
+        """Tell who failed, and raise what live itself raised.
+
+        Where live had to be answered on a lower rung, what is away is away for all: no candidate is blamed for it.
+        """
+        if not any(each.rung != NORMAL_RUNG for each in scored if each.share.role is Role.LIVE):
+            for share, error in failed:
+                self._observer.failed(
+                    serving.endpoint,
+                    share.role,
+                    share.arm,
+                    share.served.digest,
+                    rows=_rows_of(share, rows),
+                    error=error,
+                )
+        for share, error in failed:
             if share.role is Role.LIVE:
-                raise result
-            lost.append(np.arange(rows) if share.rows is None else share.rows)
-        if not lost:
-            return None
-        all_rows = np.sort(np.concatenate(lost))
-        return Share(serving.live, Role.LIVE, None if len(all_rows) == rows else all_rows)
+                raise error
 
     async def _frames(
         self,
@@ -174,72 +181,49 @@ class DataPlane:
     ) -> Sequence[FeatureFrame | BaseException]:
         """What each share reads, or why it could not be. Where all read as live does, there is one read for all."""
         if all(share.served.plan is serving.live.plan for share in shares):
-            frame = await self._read(serving.live, request.columns, request.rows, as_of, deadline)
+            try:
+                frame = await self._scoring.read(serving.live, request.columns, request.rows, as_of, deadline)
+            except Unavailable as error:
+                return [error] * len(shares)
             return [frame if share.rows is None else frame_at(frame, share.rows) for share in shares]
         return await asyncio.gather(
             *(
-                self._read_share(
-                    share,
-                    share.columns(request.columns),
-                    request.rows if share.rows is None else len(share.rows),
-                    as_of,
-                    deadline,
+                self._scoring.read_share(
+                    share, share.columns(request.columns), _rows_of(share, request.rows), as_of, deadline
                 )
                 for share in shares
             ),
             return_exceptions=True,
         )
 
-    async def _read_share(
-        self, share: Share, columns: Mapping[str, Column], rows: int, as_of: int, deadline: Deadline
-    ) -> FeatureFrame:
-        """As `_read`; a refusal names the instance by its place in the request, not in the share."""
-        try:
-            return await self._read(share.served, columns, rows, as_of, deadline)
-        except Rejected as rejected:
-            if share.rows is None:
-                raise
-            places = share.rows
-            path = _INSTANCE.sub(lambda found: str(places[int(found.group())]), rejected.path)
-            raise Rejected(rejected.message, path=path, hint=rejected.hint) from rejected
+    async def _score_share(
+        self,
+        share: Share,
+        request: PredictRequest,
+        read: FeatureFrame | BaseException,
+        as_of: int,
+        deadline: Deadline,
+    ) -> Scored:
+        """A share as its bundle scores it; live's goes down the ladder where it has to."""
+        columns = share.columns(request.columns)
+        if share.role is Role.LIVE and isinstance(read, FeatureFrame | Unavailable):
+            return await self._ladder.answer(share, columns, _rows_of(share, request.rows), as_of, deadline, read)
+        if isinstance(read, BaseException):
+            raise read
+        return await self._scoring.score(share, columns, read, deadline)
 
-    async def _read(
-        self, served: ServedBundle, columns: Mapping[str, Column], rows: int, as_of: int, deadline: Deadline
-    ) -> FeatureFrame:
-        allowed_s = deadline.allowance_s(ONLINE_STORE, at_most_s=ONLINE_STORE_TIMEOUT_S)
-        return await self._features.read(served.plan, columns, rows, as_of, timeout_s=allowed_s)
-
-    async def _score_if_read(
-        self, share: Share, request: PredictRequest, frame: FeatureFrame | BaseException, deadline: Deadline
-    ) -> _Scored:
-        if isinstance(frame, BaseException):
-            raise frame
-        return await self._score(share, share.columns(request.columns), frame, deadline)
-
-    async def _score(
-        self, share: Share, columns: Mapping[str, Column], stored: FeatureFrame, deadline: Deadline
-    ) -> _Scored:
-        """Transform and model of one share."""
-        served = share.served
-        frame = served.on_demand.extend(stored, columns)
-        deadline.lap("features")
-        tensor = served.transform.apply(beside(columns, frame.columns, frame.rows), frame.rows)
-        deadline.lap("transform")
-        allowed_s = deadline.allowance_s(MODEL_BACKEND, at_most_s=min(MODEL_TIMEOUT_S, served.call_timeout_s))
-        outputs = await self._backend.infer(served.model, served.signature, tensor, timeout_s=allowed_s)
-        labels, probabilities = served.post.apply(outputs)
-        deadline.lap("model")
-        return _Scored(share, columns, stored, frame, tensor, outputs, labels, probabilities, deadline)
-
-    def _tell(self, serving: ServedRoute, scored: Sequence[_Scored], batches: Sequence[AnsweredBatch]) -> None:
-        """Count what each role did, and hand what live answered to the shadow."""
+    def _tell(self, serving: ServedRoute, scored: Sequence[Scored], batches: Sequence[AnsweredBatch]) -> None:
+        """Count what each role did, and hand what live answered to the shadow. What was answered on a lower rung says
+        nothing about who answered it."""
         for each, batch in zip(scored, batches, strict=True):
+            if batch.rung != NORMAL_RUNG:
+                continue
             self._observer.answered(batch, took_ms=each.deadline.total_ms())
             if serving.shadow is not None and each.share.role is Role.LIVE:
                 self._shadows.offer(Mirror(serving, batch, each.stored))
 
 
-async def _caught(scoring: Awaitable[_Scored]) -> _Scored | Exception:
+async def _caught(scoring: Awaitable[Scored]) -> Scored | Exception:
     """What a share came to. Whatever a bundle on trial raises stays its own: this is its boundary to the caller."""
     try:
         return await scoring
@@ -247,13 +231,13 @@ async def _caught(scoring: Awaitable[_Scored]) -> _Scored | Exception:
         return error
 
 
-def _batch(scored: _Scored, ids: Sequence[str], as_of: int, endpoint: str, request_id: str) -> AnsweredBatch:
+def _batch(scored: Scored, ids: Sequence[str], as_of: int, endpoint: str, request_id: str) -> AnsweredBatch:
     share = scored.share
     return AnsweredBatch(
         endpoint=endpoint,
         bundle=share.served.digest,
         role=share.role,
-        rung=NORMAL_RUNG,
+        rung=scored.rung,
         request_id=request_id,
         as_of=as_of,
         prediction_ids=ids if share.rows is None else [ids[row] for row in share.rows.tolist()],
@@ -269,38 +253,31 @@ def _batch(scored: _Scored, ids: Sequence[str], as_of: int, endpoint: str, reque
         experiment=share.experiment,
         arm=share.arm,
         positions=share.rows,
+        reasons=scored.reasons,
+        known_age_s=scored.known_age_s,
     )
 
 
-def _body(
-    scored: Sequence[_Scored],
-    batches: Sequence[AnsweredBatch],
-    ids: Sequence[str],
-    request: PredictRequest,
-    deadline: Deadline,
-) -> dict[str, Any]:
-    body: dict[str, Any] = {"predictions": _predictions(batches, request.rows), "prediction_ids": list(ids)}
-    answered = [(batch, each.share.served) for batch, each in zip(batches, scored, strict=True)]
-    told = receipt(request.options.receipt, answered)
-    if told is not None:
-        told["timings_ms"] = {stage: round(taken, 3) for stage, taken in deadline.laps_ms.items()} | {
-            "total": round(deadline.total_ms(), 3)
-        }
-        body["receipt"] = told
-    return body
+def _rows_of(share: Share, rows: int) -> int:
+    """How many of a request's rows are the share's."""
+    return rows if share.rows is None else len(share.rows)
 
 
-def _predictions(batches: Sequence[AnsweredBatch], rows: int) -> list[dict[str, Any]]:
+def _lost(serving: ServedRoute, shares: Sequence[Share], rows: int) -> Share:
+    """The rows of these shares together, as live's."""
+    lost = np.sort(np.concatenate([np.arange(rows) if share.rows is None else share.rows for share in shares]))
+    return Share(serving.live, Role.LIVE, None if len(lost) == rows else lost)
+
+
+def _in_order(batches: Sequence[AnsweredBatch], rows: int) -> tuple[Sequence[str], NDArray[np.float32]]:
     """Label and probability of every row, in the order of the request."""
-    answers = [
-        {"label": label, "probability": probability}
-        for batch in batches
-        for label, probability in zip(batch.labels, batch.probabilities.tolist(), strict=True)
-    ]
     if len(batches) == 1:
-        return answers
-    placed: list[dict[str, Any]] = [{}] * rows
-    positions = np.concatenate([np.arange(rows) if each.positions is None else each.positions for each in batches])
-    for position, answer in zip(positions.tolist(), answers, strict=True):
-        placed[position] = answer
-    return placed
+        return batches[0].labels, batches[0].probabilities
+    labels = [""] * rows
+    probabilities = np.empty(rows, dtype=np.float32)
+    for batch in batches:
+        positions = np.arange(rows) if batch.positions is None else batch.positions
+        probabilities[positions] = batch.probabilities
+        for position, label in zip(positions.tolist(), batch.labels, strict=True):
+            labels[position] = label
+    return labels, probabilities

@@ -7,6 +7,8 @@ from skewless.errors import DeadlineExceeded
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 
+_HINT = "give the request more time (X-Request-Timeout-Ms, options.deadline_ms), or send fewer instances"
+
 MonotonicClock = Callable[[], int]
 """Nanoseconds of a clock that never goes back."""
 
@@ -25,16 +27,38 @@ class Deadline:
         self.laps_ms: dict[str, float] = {}
         """Milliseconds by stage, in the order the stages ran."""
 
-    def allowance_s(self, part: str, *, at_most_s: float) -> float:
-        """Seconds that `part` may take now. Raises DeadlineExceeded when nothing is left."""
-        left_ns = self._expires_ns - self._clock()
-        if left_ns <= 0:
-            raise DeadlineExceeded(
-                part,
-                f"the deadline of {self._deadline_ms} ms ran out before it was called",
-                hint="give the request more time with options.deadline_ms, or send fewer instances",
-            )
-        return min(at_most_s, left_ns / _NS_PER_S)
+    @property
+    def total_ns(self) -> int:
+        """Nanoseconds from the start to the deadline."""
+        return self._expires_ns - self._started_ns
+
+    def now_ns(self) -> int:
+        """The moment on the deadline's own clock."""
+        return self._clock()
+
+    def left_ns(self, now_ns: int) -> int:
+        """Nanoseconds that are left at a moment of the same clock; 0 or less where none are."""
+        return self._expires_ns - now_ns
+
+    def allowance_s(self, part: str, *, at_most_s: float, needs_s: float = 0.0) -> float:
+        """Seconds that `part` may take now.
+
+        Raises DeadlineExceeded when nothing is left, or less than `needs_s`: what `part` and all that comes after it
+        are known to take at least, so that no work is spent on an answer that would come too late.
+        """
+        left_s = (self._expires_ns - self._clock()) / _NS_PER_S
+        if left_s <= needs_s:
+            raise self.exceeded(part, left_s=left_s, needs_s=needs_s)
+        return min(at_most_s, left_s)
+
+    def exceeded(self, part: str, *, left_s: float = 0.0, needs_s: float = 0.0) -> DeadlineExceeded:
+        """The error for a request that has `left_s` for what takes `needs_s` at least."""
+        when = (
+            "ran out before it was called"
+            if left_s <= 0
+            else f"leaves {left_s * 1_000:.1f} ms, and it takes {needs_s * 1_000:.1f} ms at least"
+        )
+        return DeadlineExceeded(part, f"the deadline of {self._deadline_ms} ms {when}", hint=_HINT)
 
     def lap(self, stage: str) -> None:
         """Book the time since the last lap, or since the start, to `stage`, on top of what is booked to it."""

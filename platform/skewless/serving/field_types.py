@@ -13,8 +13,10 @@ from skewless.timestamps import format_timestamp, parse_timestamp
 FieldReader = Callable[[object], object]
 """Turns a decoded JSON value into the dtype's Python value. Raises Mismatch."""
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 _FLOAT64_MAX = float(np.finfo(np.float64).max)
+_FIRST_MOMENT = parse_timestamp("0001-01-01T00:00:00Z")
+_LAST_MOMENT = parse_timestamp("9999-12-31T23:59:59.999999Z")
 
 
 class Mismatch(Exception):
@@ -63,7 +65,7 @@ def _fraction(value: object) -> str:
 
 
 def _float_reader(bits: int) -> FieldReader:
-    largest = _FLOAT32_MAX if bits == 32 else _FLOAT64_MAX
+    largest = FLOAT32_MAX if bits == 32 else _FLOAT64_MAX
     allowed = f"a number of at most {largest:.6g} in size"
 
     def read(value: object) -> object:
@@ -107,7 +109,8 @@ def read_timestamp(value: object) -> int:
         raise Mismatch(f"is {json_kind(value)}", allowed=allowed)
     try:
         moment = parse_timestamp(value)
-        format_timestamp(moment)  # years 0 and 10000 exist in another zone only; no receipt could show them
+        if not _FIRST_MOMENT <= moment <= _LAST_MOMENT:
+            format_timestamp(moment)  # years 0 and 10000 exist in another zone only; no receipt could show them
     except (ValueError, OverflowError) as error:
         raise Mismatch(f"is {shown(value)}, which is no timestamp: {error}", allowed=allowed) from error
     return moment
@@ -119,6 +122,8 @@ def shown(value: object) -> str:
     >>> shown("x" * 100)[-8:]
     "xxxxxx…'"
     """
+    if isinstance(value, list | dict):  # may be as large and as deep as a body
+        return json_kind(value)
     text = repr(value) if not isinstance(value, str) or len(value) <= 40 else repr(value[:40] + "…")
     return text if len(text) <= 80 else text[:80] + "…"
 

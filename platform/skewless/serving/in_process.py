@@ -56,6 +56,11 @@ class InProcessBackend:
         if model not in self._models:
             self._models[model] = await asyncio.to_thread(self._open_model, model)
 
+    @property
+    def models(self) -> frozenset[str]:
+        """Loaded."""
+        return frozenset(self._models)
+
     async def unload(self, model: str) -> None:
         """Forget a model; calls under way still get their answer."""
         self._models.pop(model, None)

@@ -11,6 +11,7 @@ from skewless.canonical_json import Digest
 from skewless.dtypes import Column
 from skewless.features.frame import FeatureFrame
 from skewless.features.plan import ReadPlan
+from skewless.features.reader import Recalled
 from skewless.rollout.routes import Role
 from skewless.serving.records import AnsweredBatch, Outcome
 from skewless.serving.role_tally import RoleTally
@@ -27,6 +28,12 @@ class FeatureReader(Protocol):
         Raises Rejected where a policy refuses, Unavailable when the store does not answer, DeadlineExceeded when it
         takes longer than `timeout_s`.
         """
+        ...
+
+    def recall(
+        self, plan: ReadPlan, keys: Mapping[str, Column], rows: int, as_of: int, *, age_max_s: float
+    ) -> Recalled:
+        """What was last known of the same features, without asking the store; nothing older than `age_max_s`."""
         ...
 
 

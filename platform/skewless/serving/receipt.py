@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.dtypes import Column, Dtype, to_python
-from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, STATUS_CODES
+from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, STATUS_CODES, Lines
 from skewless.features.visibility import Status
-from skewless.serving.records import AnsweredBatch, tensor_digest
+from skewless.serving.records import NORMAL_RUNG, AnsweredBatch, tensor_digest
 from skewless.serving.request import ReceiptLevel
+from skewless.serving.rungs import lowest
 from skewless.serving.served_bundle import ServedBundle
 from skewless.timestamps import SECOND_US, format_timestamp
 
 _OK = STATUS_CODE[Status.OK]
+assert _OK == 0, "whether all is well is asked by `any`"
+_STATUS_NAMES = tuple(map(str, STATUS_CODES))
 
 
 def receipt(level: ReceiptLevel, answered: Sequence[tuple[AnsweredBatch, ServedBundle]]) -> dict[str, Any] | None:
@@ -31,7 +34,7 @@ def receipt(level: ReceiptLevel, answered: Sequence[tuple[AnsweredBatch, ServedB
     told: dict[str, Any] = {
         "endpoint": first.endpoint,
         "as_of": format_timestamp(first.as_of),
-        "rung": first.rung,
+        "rung": first.rung if len(answered) == 1 else lowest([batch.rung for batch, _ in answered]),
     }
     if len(answered) == 1:
         _tell_part(told, level, *answered[0])
@@ -48,6 +51,10 @@ def _tell_part(told: dict[str, Any], level: ReceiptLevel, batch: AnsweredBatch, 
     """Add to `told` what one bundle answered."""
     told["bundle"] = batch.bundle
     told["role"] = batch.role
+    if batch.rung != NORMAL_RUNG:
+        told["rung"], told["reasons"] = batch.rung, list(batch.reasons)
+    if batch.known_age_s is not None:
+        told["features_age_s"] = round(batch.known_age_s, 3)
     if batch.arm:
         told["experiment"], told["arm"] = batch.experiment, batch.arm
     told["statuses"] = status_counts((batch,))
@@ -60,27 +67,40 @@ def _tell_part(told: dict[str, Any], level: ReceiptLevel, batch: AnsweredBatch, 
 
 def status_counts(batches: Sequence[AnsweredBatch]) -> dict[str, int]:
     """How many served values have each status, statuses that did not occur left out."""
-    codes = list(batches[0].frame.statuses.values())
-    for batch in batches[1:]:
-        codes += batch.frame.statuses.values()
-    if not codes:
-        return {}
-    counts = np.bincount(np.concatenate(codes), minlength=len(STATUS_CODES)).tolist()
-    return {str(status): count for status, count in zip(STATUS_CODES, counts, strict=True) if count}
+    if len(batches) == 1:
+        codes = _codes(batches[0])
+        if codes.size and not codes.any():  # what nearly all requests are
+            return {_STATUS_NAMES[_OK]: codes.size}
+    counts = np.zeros(len(STATUS_CODES), dtype=np.intp)
+    for batch in batches:
+        counts += np.bincount(_codes(batch).ravel(), minlength=len(STATUS_CODES))
+    return {_STATUS_NAMES[code]: count for code, count in enumerate(counts.tolist()) if count}
+
+
+def _codes(batch: AnsweredBatch) -> NDArray[np.uint8]:
+    """Status codes (columns, rows), in the order of the statuses' names."""
+    statuses = batch.frame.statuses
+    if isinstance(statuses, Lines):
+        codes: NDArray[np.uint8] = statuses.matrix
+        return codes
+    return np.array(list(statuses.values()), dtype=np.uint8).reshape(len(statuses), batch.rows)
 
 
 def _not_ok(batch: AnsweredBatch, served: ServedBundle) -> list[dict[str, Any]]:
     """Columns with a value that is not `ok`: how many of each status, and the age of the oldest of them."""
+    codes = _codes(batch)
+    if not codes.any():
+        return []
+    names = list(batch.frame.statuses)
     found = []
-    for column, codes in batch.frame.statuses.items():
-        wrong = codes != _OK
-        if not wrong.any():
-            continue
-        counts = np.bincount(codes[wrong], minlength=len(STATUS_CODES)).tolist()
+    for line in np.flatnonzero(codes.any(axis=1)).tolist():
+        column = names[line]
+        wrong = codes[line] != _OK
+        counts = np.bincount(codes[line][wrong], minlength=len(STATUS_CODES)).tolist()
         found.append(
             {
                 "column": column,
-                "statuses": {str(status): count for status, count in zip(STATUS_CODES, counts, strict=True) if count},
+                "statuses": {_STATUS_NAMES[code]: count for code, count in enumerate(counts) if count},
                 **_reasons(batch, column),
                 "worst_age_s": _worst_age_s(batch.frame.event_times[served.view_of_column[column]][wrong], batch.as_of),
             }

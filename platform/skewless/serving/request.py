@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from skewless.dtypes import Column
 from skewless.errors import InvalidRequest
-from skewless.limits import DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX
+from skewless.limits import DEADLINE_MS_MAX
 from skewless.serving.field_types import Mismatch, json_kind, read_timestamp, shown
 from skewless.serving.instances import InstanceValidator, unknown_name
 
@@ -21,16 +21,19 @@ class ReceiptLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """Options of one request. `as_of` (µs) is None where the gateway's clock decides."""
+    """Options of one request. `as_of` (µs) is None where the gateway's clock decides, `deadline_ms` where not given."""
 
-    deadline_ms: int = DEADLINE_MS_DEFAULT
+    deadline_ms: int | None = None
     receipt: ReceiptLevel = ReceiptLevel.SUMMARY
     as_of: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PredictRequest:
-    """A checked request: a Column (rows,) per join key and request field."""
+    """A checked request: a Column (rows,) per join key and request field.
+
+    Not frozen, because making it would take three times as long, and one is made for every request.
+    """
 
     columns: Mapping[str, Column]
     rows: int
@@ -39,7 +42,7 @@ class PredictRequest:
 
 _BODY_NAMES = ("instances", "options")
 _OPTION_NAMES = ("deadline_ms", "receipt", "as_of")
-_DEFAULTS = PredictOptions()
+DEFAULT_OPTIONS = PredictOptions()
 
 
 def read_request(body: object, validator: InstanceValidator, *, as_of_allowed: bool) -> PredictRequest:
@@ -59,49 +62,52 @@ def read_request(body: object, validator: InstanceValidator, *, as_of_allowed: b
             hint='send {"instances": [{…}]}',
             code="missing_field",
         )
-    options = _read_options(body["options"], as_of_allowed=as_of_allowed) if "options" in body else _DEFAULTS
+    options = read_options(body["options"], as_of_allowed=as_of_allowed) if "options" in body else DEFAULT_OPTIONS
     columns, rows = validator.columns(body["instances"])
     return PredictRequest(columns, rows, options)
 
 
-def _read_options(options: object, *, as_of_allowed: bool) -> PredictOptions:
+def read_options(options: object, *, as_of_allowed: bool, path: str = "$.options") -> PredictOptions:
+    """The options in a decoded JSON object at `path`. Raises InvalidRequest with the path of the first wrong one."""
     if type(options) is not dict:
-        raise InvalidRequest(f"`options` is {json_kind(options)}", path="$.options", allowed="an object")
+        raise InvalidRequest(f"`{path[2:]}` is {json_kind(options)}", path=path, allowed="an object")
     for name in options:
         if name not in _OPTION_NAMES:
-            raise unknown_name(name, _OPTION_NAMES, path="$.options", what="option")
-    return PredictOptions(
-        deadline_ms=_read_deadline(options["deadline_ms"]) if "deadline_ms" in options else _DEFAULTS.deadline_ms,
-        receipt=_read_receipt(options["receipt"]) if "receipt" in options else _DEFAULTS.receipt,
-        as_of=_read_as_of(options["as_of"], allowed=as_of_allowed) if "as_of" in options else None,
-    )
+            raise unknown_name(name, _OPTION_NAMES, path=path, what="option")
+    deadline_ms, level, as_of = DEFAULT_OPTIONS.deadline_ms, DEFAULT_OPTIONS.receipt, None
+    if "deadline_ms" in options:
+        deadline_ms = _read_deadline(options["deadline_ms"], f"{path}.deadline_ms")
+    if "receipt" in options:
+        level = _read_receipt(options["receipt"], f"{path}.receipt")
+    if "as_of" in options:
+        as_of = _read_as_of(options["as_of"], f"{path}.as_of", allowed=as_of_allowed)
+    return PredictOptions(deadline_ms, level, as_of)
 
 
-def _read_deadline(value: object) -> int:
+def _read_deadline(value: object, path: str) -> int:
     if type(value) is int and 1 <= value <= DEADLINE_MS_MAX:
         return value
     raise InvalidRequest(
         f"option `deadline_ms` is {shown(value)}",
-        path="$.options.deadline_ms",
+        path=path,
         allowed=f"an integer number of milliseconds from 1 to {DEADLINE_MS_MAX}",
         code="invalid_option",
     )
 
 
-def _read_receipt(value: object) -> ReceiptLevel:
+def _read_receipt(value: object, path: str) -> ReceiptLevel:
     levels = {str(level): level for level in ReceiptLevel}
     if type(value) is str and value in levels:
         return levels[value]
     raise InvalidRequest(
         f"option `receipt` is {shown(value)}",
-        path="$.options.receipt",
+        path=path,
         allowed=", ".join(f"`{level}`" for level in levels),
         code="invalid_option",
     )
 
 
-def _read_as_of(value: object, *, allowed: bool) -> int:
-    path = "$.options.as_of"
+def _read_as_of(value: object, path: str, *, allowed: bool) -> int:
     if not allowed:
         raise InvalidRequest(
             "this server does not let a request choose its own `as_of`",

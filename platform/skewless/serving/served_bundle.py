@@ -1,24 +1,27 @@
 """A bundle made ready to answer: everything that a request would otherwise look up, resolved once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
 
 import numpy as np
 
 from skewless.bundles.bundle import Bundle
+from skewless.bundles.degrade_ladder import DEFAULT_LADDER, DegradeLadder
 from skewless.bundles.golden import GoldenVectors, check_near
 from skewless.bundles.post_processing import PostProcessing
-from skewless.bundles.serving_profile import Target
+from skewless.bundles.serving_profile import Place, Target
 from skewless.canonical_json import Digest
 from skewless.dtypes import Column
 from skewless.errors import BundleRefused, DeadlineExceeded
 from skewless.features.on_demand import OnDemandPlan
 from skewless.features.plan import ReadPlan
 from skewless.limits import MODEL_TIMEOUT_S, ROWS_MAX
+from skewless.serving.compiled_request import RequestDecoder
 from skewless.serving.instances import InstanceValidator
 from skewless.serving.ports import ModelBackend, ModelSignature
+from skewless.serving.recent_low import StageNeeds
 from skewless.training.definition import BinaryLabels
 from skewless.transforms import PreparedTransform
 
@@ -31,6 +34,8 @@ class ServedBundle:
     name: str
     model: str
     validator: InstanceValidator
+    requests: RequestDecoder
+    """Reads the bodies of its requests."""
     key_names: tuple[str, ...]
     field_names: tuple[str, ...]
     """What callers give with each instance: join keys and request fields."""
@@ -48,6 +53,43 @@ class ServedBundle:
     """Rows of each call with which the model is warmed up before the first request."""
     output_tolerance: float
     """Greatest difference of an output from the golden one; 0: bit for bit."""
+    reads_store: bool
+    """Whether it reads any stored feature."""
+    place: Place = Place.SERVER
+    """Where the model runs as long as all is well."""
+    degrade: DegradeLadder = DEFAULT_LADDER
+    fallback: "ServedBundle | None" = None
+    """The bundle that answers where this one cannot; its model runs in this process."""
+    stands_by: bool = False
+    """Whether its model is ready in this process too, for when its servers are away."""
+    needs: StageNeeds = field(default_factory=StageNeeds.unknown, compare=False, repr=False)
+    """What its stages were seen to take at least."""
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether its model runs in this process anyway, so that there is no server to stand in for."""
+        return self.place is Place.GATEWAY
+
+    @property
+    def goes_on_without_servers(self) -> bool:
+        """Whether it is answered while no model server is there."""
+        return self.runs_here or self.spares
+
+    @property
+    def goes_on_without_store(self) -> bool:
+        """Whether it is answered while the online store is away, whatever is known of its features."""
+        degrade, fallback = self.degrade, self.fallback
+        return (
+            not self.reads_store
+            or degrade.defaults
+            or degrade.constant is not None
+            or (fallback is not None and not fallback.reads_store)
+        )
+
+    @property
+    def spares(self) -> bool:
+        """Whether something else may answer where the model cannot be asked, and needs time left to do so."""
+        return self.stands_by or self.fallback is not None or self.degrade.constant is not None
 
     @property
     def labels(self) -> BinaryLabels:
@@ -62,10 +104,12 @@ def prepare_bundle(
     *,
     target: Target = Target.EMBEDDED_CPU,
     plan: ReadPlan | None = None,
+    fallback: ServedBundle | None = None,
 ) -> ServedBundle:
     """The served form of a verified bundle; `hash_sizes` as for `ReadPlan.compile`.
 
     `plan` is that of a bundle that reads the same; requests that are split between two such bundles then read once.
+    `fallback` is the bundle that its degrade ladder names, where that is at hand.
     Raises InvalidDefinition where the function of an on-demand view is away or differs.
     """
     profile = bundle.serving.on(target)
@@ -75,6 +119,7 @@ def prepare_bundle(
         name=bundle.name,
         model=model,
         validator=validator,
+        requests=RequestDecoder.compile(validator),
         key_names=tuple(key.name for key in bundle.contract.join_keys),
         field_names=tuple(field.name for field in validator.fields),
         view_of_column=bundle.contract.view_of_column,
@@ -86,6 +131,10 @@ def prepare_bundle(
         call_timeout_s=min(MODEL_TIMEOUT_S, profile.call_timeout_ms / 1_000),
         warm_up_rows=tuple(rows for rows in profile.warm_up_rows if rows <= ROWS_MAX),
         output_tolerance=profile.output_tolerance,
+        reads_store=bool(bundle.contract.views),
+        place=profile.place,
+        degrade=profile.degrade,
+        fallback=fallback,
     )
 
 

@@ -62,19 +62,19 @@ class Finding:
         return f"{self.condition:<9} {self.check}: {self.seen}{remedy}"
 
 
-def examine(settings: Settings, registered: Sequence[feature_checks.Finding] | None = None) -> list[Finding]:
+def examine(
+    settings: Settings, registered: Sequence[feature_checks.Finding] | None = None, *, runs_triton: bool = True
+) -> list[Finding]:
     """Every check in order: the machine, what is kept in the home, the running stack.
 
-    `registered` is what the registration checks found in Feast's registry just now; None asks the registry snapshot.
+    Without `runs_triton` models run in the gateway, and what Triton needs is not looked for. `registered` is what the
+    registration checks found in Feast's registry just now; None asks the registry snapshot.
     """
     home = settings.folders
     return [
         _python(),
-        _found("libpython", triton.libpython),
-        _glibc(),
-        _found("Triton server", lambda: triton.installation().binary),
+        *(_for_triton() if runs_triton else [_without_triton()]),
         _found("Valkey server", valkey.binary),
-        _shared_memory(),
         _disk(home),
         _database(settings),
         _definitions(settings),
@@ -82,6 +82,22 @@ def examine(settings: Settings, registered: Sequence[feature_checks.Finding] | N
         *_stack(home),
         *_endpoints(settings),
     ]
+
+
+def _for_triton() -> list[Finding]:
+    return [
+        _found("libpython", triton.libpython),
+        _glibc(),
+        _found("Triton server", lambda: triton.installation().binary),
+        _shared_memory(),
+    ]
+
+
+def _without_triton() -> Finding:
+    """Said as a warning: what is served here is served otherwise than in production."""
+    seen = f"none: models run in the gateway itself, ONNX models only ({platform.system()})"
+    remedy = "nothing; Triton's wheel exists for Linux, where SKEWLESS_STACK_MODEL_SERVER=triton runs it"
+    return Finding("Triton server", Condition.WARNING, seen, remedy)
 
 
 def _python() -> Finding:

@@ -20,6 +20,8 @@ TAIL_BYTES = 8 * 1024
 CLOCK_STEP_S = 1.0
 """Creation times are derived from the wall clock, which may be adjusted a little between two looks at it."""
 _POLL_S = 0.02
+_NOT_HANDED_ON = ("SKEWLESS_", "PROMETHEUS_MULTIPROC")
+"""Settings, which a spec decides, and what Feast sets when it is imported, which slows every metric of a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def start(spec: ProcessSpec) -> RunningProcess:
     if spec.clean_up is not None:
         spec.clean_up()
     launcher = (sys.executable, "-I", "-S", launch.__file__, str(int(spec.death_signal)), str(os.getpid()))
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SKEWLESS_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_HANDED_ON)}
     try:
         with spec.log_file.open("ab") as log:
             process = subprocess.Popen(

@@ -26,13 +26,15 @@ class ProcessState:
 
 @dataclass(frozen=True, slots=True)
 class StackAddresses:
-    """Where the servers listen, all on loopback: two URLs, then `host:port`."""
+    """Where the servers listen, all on loopback: two URLs, then `host:port`, empty where no Triton runs."""
 
     gateway_url: str
     valkey_url: str
     triton_grpc: str
     triton_http: str
     triton_metrics: str
+    gateway_admin_url: str = ""
+    """Empty in the state of a stack that an older version started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,18 @@ class StackState:
         return self.addresses.gateway_url
 
     @property
+    def gateway_admin_url(self) -> str:
+        """Base URL of the gateway's admin listener, where its metrics are."""
+        return self.addresses.gateway_admin_url
+
+    @property
     def valkey_url(self) -> str:
         """`redis://host:port` of the online store."""
         return self.addresses.valkey_url
 
     @property
     def triton_grpc(self) -> str:
-        """`host:port` of Triton's gRPC API."""
+        """`host:port` of Triton's gRPC API; empty where no Triton runs."""
         return self.addresses.triton_grpc
 
     @property
@@ -83,9 +90,10 @@ class StackState:
     @property
     def summary(self) -> str:
         """Since when it is up, under which process, and where it listens, in one line."""
+        models = f"Triton {self.triton_grpc} (gRPC) and {self.triton_http} (HTTP)"
         return (
             f"{self.phase} since {format_timestamp(self.started)} (process {self.pid}), gateway {self.gateway_url}, "
-            f"Valkey {self.valkey_url}, Triton {self.triton_grpc} (gRPC) and {self.triton_http} (HTTP)"
+            f"Valkey {self.valkey_url}, {models if self.triton_grpc else 'models in the gateway itself'}"
         )
 
 

@@ -1,0 +1,55 @@
+"""A stack where no Triton can run: the gateway runs the models, and everything says so."""
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from skewless.settings import ModelServer, Settings, StackSettings
+from skewless.stack import gateway, triton, valkey
+from skewless.stack.doctor import Condition, examine
+from skewless.stack.plan import plan_stack
+from skewless.stack.state import StackState
+from skewless.stack.supervision import Phase
+from skewless.timestamps import Micros
+
+HERE = StackSettings(gateway_port=0, gateway_admin_port=0, model_server=ModelServer.IN_PROCESS)
+
+
+def test_the_gateway_is_told_to_run_models_and_waits_for_no_triton(tmp_path: Path) -> None:
+    addresses, specs = plan_stack(Settings(home=tmp_path), HERE)
+    assert [spec.name for spec in specs] == [valkey.NAME, gateway.NAME]
+    (_, served) = specs
+    assert served.environment["SKEWLESS_GATEWAY_TRITON"] == "in-process"
+    assert served.depends_on == (valkey.NAME,)
+    assert (addresses.triton_grpc, addresses.triton_http, addresses.triton_metrics) == ("", "", "")
+    state = StackState(str(tmp_path), 1, 0.0, Micros(0), Phase.UP, addresses, allow_as_of=False)
+    assert "models in the gateway itself" in state.summary
+    assert "Triton" not in state.summary
+
+
+def test_with_triton_the_gateway_waits_for_it(tmp_path: Path) -> None:
+    stack = HERE.model_copy(update={"model_server": ModelServer.TRITON})
+    addresses, specs = plan_stack(Settings(home=tmp_path), stack)
+    assert [spec.name for spec in specs] == [valkey.NAME, triton.NAME, gateway.NAME]
+    assert addresses.triton_http in specs[-1].environment["SKEWLESS_GATEWAY_TRITON"]
+    assert triton.NAME in specs[-1].depends_on
+
+
+@pytest.mark.parametrize(("system", "runs"), [("Linux", True), ("Darwin", False), ("Windows", False)])
+def test_left_to_itself_a_stack_runs_triton_where_its_wheel_exists(
+    system: str, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    assert StackSettings().runs_triton is runs
+    assert StackSettings(model_server=ModelServer.TRITON).runs_triton
+    assert not HERE.runs_triton
+
+
+def test_doctor_looks_for_nothing_that_triton_needs_and_says_that_models_run_elsewhere(tmp_path: Path) -> None:
+    findings = {each.check: each for each in examine(Settings(home=tmp_path), runs_triton=False)}
+    assert not {"libpython", "glibc", "shared memory"} & findings.keys()
+    said = findings["Triton server"]
+    assert said.condition is Condition.WARNING
+    assert "models run in the gateway itself" in said.seen
+    assert "SKEWLESS_STACK_MODEL_SERVER=triton" in said.remedy
