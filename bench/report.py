@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.load_block import Load
 from bench.measure import Ratio, Timing
 from skewless.errors import InvalidDefinition
 
@@ -136,7 +137,18 @@ def read(path: Path) -> tuple[dict[str, Any], tuple[SuiteResult, ...]]:
 
 def _case(data: dict[str, Any]) -> Case:
     timings = {
-        name: Timing(**{**each, "p50s_us": tuple(each["p50s_us"]), "cpus_us": tuple(each["cpus_us"])})
+        name: Timing(
+            **{
+                **each,
+                "p50s_us": tuple(each["p50s_us"]),
+                "cpus_us": tuple(each["cpus_us"]),
+                "load": _load(each.get("load")),
+            }
+        )
         for name, each in data["timings"].items()
     }
     return Case(data["name"], data["parameters"], timings, data["values"], data["facts"])
+
+
+def _load(data: dict[str, Any] | None) -> Load | None:
+    return None if data is None else Load(**{**data, "per_s": tuple(data["per_s"]), "p99s_us": tuple(data["p99s_us"])})

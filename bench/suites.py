@@ -14,6 +14,7 @@ SUITES = {
     "transforms": "bench.transforms",
     "fitting": "bench.fitting",
     "counting": "bench.counting",
+    "gateway": "bench.gateway",
 }
 """Modules with `run(options: Options) -> SuiteResult`, imported only to run."""
 

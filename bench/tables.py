@@ -1,5 +1,6 @@
 """Results as Markdown tables, which read well in a terminal too."""
 
+import statistics
 from collections.abc import Sequence
 
 from bench.measure import Timing, ratio
@@ -14,6 +15,8 @@ def suite_tables(result: SuiteResult) -> str:
     parts += [f"Time of one call, median{_beside_floor(result.floor)}:", time_table(result.cases, result.floor)]
     if any(case.values for case in result.cases):
         parts += ["Process time of the caller for 1,000 values:", cpu_table(result.cases)]
+    if any(timing.load for case in result.cases for timing in case.timings.values()):
+        parts += ["Answers under load, and processor time for one answer:", load_table(result.cases)]
     if any(case.facts for case in result.cases):
         parts.append(fact_table(result.cases))
     parts.append("\n".join(f"- {note}" for note in result.notes))
@@ -48,6 +51,28 @@ def cpu_table(cases: Sequence[Case]) -> str:
     names = _candidates(counting)
     rows = [[case.name, *(_cpu(case.timings.get(name), case.values) for name in names)] for case in counting]
     return markdown(["case", *names], rows)
+
+
+def load_table(cases: Sequence[Case]) -> str:
+    """A row per case and candidate that a load generator asked: rate, latencies, and whose processor time it took."""
+    loads = [
+        (case, name, timing, timing.load)
+        for case in cases
+        for name, timing in case.timings.items()
+        if timing.load is not None
+    ]
+    owners = sorted({owner for *_, load in loads for owner in load.cpu_us}, key=lambda name: (name != "served", name))
+    rows = [
+        [
+            f"{case.name}: {name}",
+            number(statistics.median(load.per_s)),
+            *(duration(each) for each in (timing.p50_us, statistics.median(load.p99s_us), load.p999_us)),
+            *(duration(load.cpu_us[owner]) if owner in load.cpu_us else "" for owner in owners),
+            str(load.failed),
+        ]
+        for case, name, timing, load in loads
+    ]
+    return markdown(["case: candidate", "answers/s", "p50", "p99", "p99.9", *owners, "failed"], rows)
 
 
 def fact_table(cases: Sequence[Case]) -> str:

@@ -1,0 +1,1 @@
+"""The prediction service that tutorials teach, to compare with."""
