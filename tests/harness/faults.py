@@ -4,9 +4,7 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-import httpx
+from contextlib import contextmanager
 
 from harness.machines import Machine
 
@@ -26,22 +24,17 @@ def stopped(machine: Machine, name: str) -> Iterator[None]:
 
 @contextmanager
 def supervised(machine: Machine, name: str) -> Iterator[None]:
-    """A process that is started again whenever it ends, as the stack's supervisor does, or when it can never get well.
+    """A process that is started again whenever it ends, as the stack's supervisor does.
 
-    Triton needs it after a stop: its python backend may take a lock for lost that was only held for long. Then it ends
-    the server by an uncaught `boost::interprocess::lock_exception`, or the model's process dies, and Triton, which says
-    that it is ready, refuses every call until it is started again (each seen in about one of four stops under load).
+    Triton needs it after a stop: its python backend may take a lock for lost that was only held for long, and ends the
+    server by an uncaught `boost::interprocess::lock_exception`. Where only the model's process dies, the gateway
+    has the model loaded anew. (Each was seen in about one of four stops under load.)
     """
     over = threading.Event()
 
     def watch() -> None:
-        was_helped = False  # what the gateway says of it is a little old
         while not over.wait(_LOOK_S):
             if machine.processes[name].exit_status() is not None:
-                machine.start(name)
-            elif not was_helped and _is_past_help(machine):
-                was_helped = True
-                machine.stop(name, kill=True)
                 machine.start(name)
 
     watching = threading.Thread(target=watch)
@@ -75,10 +68,3 @@ def short_of(pid: int, what: int, soft: int) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(pid, what, before)
-
-
-def _is_past_help(machine: Machine) -> bool:
-    """Whether the gateway says of its model server that the model's process is gone."""
-    with suppress(httpx.TransportError):
-        return "is not healthy" in httpx.get(f"{machine.admin_url}/readyz", timeout=10).text
-    return False
