@@ -166,7 +166,11 @@ class GatewayStack:
 
     def model_server(self, way: str) -> str:
         """The gateway's setting for a way to the model: `http`, `grpc`, `shm` or `in-process`."""
-        addresses = {HTTP: self.triton_http, GRPC: self.triton_grpc, SHARED_MEMORY: self.triton_grpc}
+        addresses = {
+            HTTP: f"{self.triton_http}?grpc={self.triton_grpc}",
+            GRPC: self.triton_grpc,
+            SHARED_MEMORY: self.triton_grpc,
+        }
         return f"{way}://{addresses[way]}" if way in addresses else way
 
     def textbook(self, *, workers: int = 1) -> Served:

@@ -1,6 +1,7 @@
 """The places where models run, opened as one backend on which requests share calls: servers, and this process."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlsplit
@@ -21,8 +22,8 @@ from skewless.serving.shared_calls import SharedCalls
 IN_PROCESS = "in-process"
 """Instead of an address: ONNX models run in this process."""
 _ALLOWED = (
-    "`host:port` or `grpc://host:port`, `shm://host:port`, `http://host:port` or `https://host:port`, "
-    f"and `{IN_PROCESS}` for ONNX models in the gateway itself"
+    "`host:port` or `grpc://host:port`, `shm://host:port`, `http://host:port` or `https://host:port`, with "
+    f"`?grpc=host:port` where models are to be loaded, and `{IN_PROCESS}` for ONNX models in the gateway itself"
 )
 _VARIABLE = "SKEWLESS_GATEWAY_TRITON"
 
@@ -73,7 +74,9 @@ class ModelServers:
         """What predictions ask."""
         if addresses == [IN_PROCESS]:
             return
-        replicas = {address: _opened(address, self._queue_timeouts.__contains__) for address in addresses}
+        replicas = {
+            address.partition("?")[0]: _opened(address, self._queue_timeouts.__contains__) for address in addresses
+        }
         self.pool = ReplicaPool(replicas, admit=partial(_admit, target, self._bundle_of))
         self._placed = PlacedModels(_shared(watched(self.pool), on_call), self.here)
         self.backend = self._placed
@@ -136,27 +139,37 @@ async def _admit(target: Target, bundle_of: Callable[[str], Bundle], backend: Mo
 
 
 def _opened(address: str, queue_timeouts: Callable[[str], bool] = lambda _model: False) -> ModelBackend:
-    scheme, host = _parsed(address)
-    # Only the one in use: gRPC takes 10 MB.
+    scheme, host, loads_at = _parsed(address)
+    # Only the one in use, and gRPC for loading when a model has to be loaded: it takes 10 MB.
     if scheme in ("http", "https"):
         from skewless.adapters.triton_http_backend import TritonHttpBackend
 
-        return TritonHttpBackend(host, secure=scheme == "https", queue_timeouts=queue_timeouts)
+        open_loader = partial(_opened, f"grpc://{loads_at}") if loads_at else None
+        return TritonHttpBackend(host, secure=scheme == "https", queue_timeouts=queue_timeouts, open_loader=open_loader)
     from skewless.adapters.triton_backend import TritonBackend
 
     return TritonBackend(host, shared_memory=scheme == "shm", queue_timeouts=queue_timeouts)
 
 
-def _parsed(address: str) -> tuple[str, str]:
-    """Scheme and `host:port`."""
+def _parsed(address: str) -> tuple[str, str, str]:
+    """Scheme, `host:port`, and where models are loaded over gRPC; empty: where they are asked."""
     parts = urlsplit(address if "://" in address else f"grpc://{address}")
     try:
         port = parts.port
     except ValueError:
         port = None
     if parts.scheme not in ("grpc", "shm", "http", "https") or not parts.hostname or not port or parts.path.strip("/"):
-        raise InvalidSettings(f"{_VARIABLE} names `{address}`, which is no address of a Triton. Allowed: {_ALLOWED}")
-    return parts.scheme, parts.netloc
+        raise _no_address(address)
+    loads_at = ""
+    if parts.query:
+        name, _, loads_at = parts.query.partition("=")
+        if parts.scheme not in ("http", "https") or name != "grpc" or not re.fullmatch(r"[^\s/?&=]+:\d{1,5}", loads_at):
+            raise _no_address(address)
+    return parts.scheme, parts.netloc, loads_at
+
+
+def _no_address(address: str) -> InvalidSettings:
+    return InvalidSettings(f"{_VARIABLE} names `{address}`, which is no address of a Triton. Allowed: {_ALLOWED}")
 
 
 def _opened_here(bundle_of: Callable[[str], Bundle], model: str) -> Run:

@@ -57,7 +57,8 @@ class GatewaySettings(SecuritySettings, TelemetrySettings):
     drain_s: int = Field(10, ge=0, le=300, description="Seconds that requests in flight get when the gateway stops.")
     online_store: str = Field(description="URL of Redis or Valkey, such as redis://127.0.0.1:6379.")
     triton: str = Field(
-        description="Triton's `host:port` (gRPC; also `shm://`, `http://`), replicas with commas; or `in-process`."
+        description="Triton's `host:port` (gRPC; also `shm://`, or `http://host:port?grpc=host:port`), replicas with "
+        "commas; or `in-process`."
     )
     database_url: str = Field(description="SQLAlchemy URL of the registry database.")
     artifacts: str = Field(description="Folder or s3:// URL of the artifact store, with the bundles.")

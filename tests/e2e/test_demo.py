@@ -134,10 +134,11 @@ def test_every_live_prediction_equals_offline_scoring_bit_for_bit(finished: Fini
     assert parity["differences"] == []
 
 
-def test_killing_triton_and_valkey_costs_refusals_that_are_retried_and_nothing_else(finished: FinishedDemo) -> None:
+def test_killing_triton_and_valkey_costs_no_answer(finished: FinishedDemo) -> None:
     restarts = {each.name: each.restarts for each in _running(finished.home).processes}
     assert restarts == {"valkey": 1, "triton": 1, "gateway": 0}
-    assert finished.summary["refusals_retried"] > 0
+    # Refused ones were asked again; with a model kept ready in the gateway there may be none.
+    assert finished.summary["predictions"] == FLIGHTS
 
 
 def test_live_quality_is_known_from_outcomes_and_near_the_held_out_one(finished: FinishedDemo) -> None:

@@ -140,7 +140,7 @@ def running_machine(folder: Path, *, database_url: str = "", tritons: int = 1, *
     logs = folder / "logs"
     environment = {
         "ONLINE_STORE": f"redis://{LOOPBACK}:{ports[0]}",
-        "TRITON": ",".join(f"http://{LOOPBACK}:{each.http}" for each in servers.values()),
+        "TRITON": ",".join(f"http://{LOOPBACK}:{each.http}?grpc={LOOPBACK}:{each.grpc}" for each in servers.values()),
         "DATABASE_URL": database_url,
         "ARTIFACTS": str(folder / "artifacts"),
         "PREDICTION_LOG": str(folder / "predictions"),

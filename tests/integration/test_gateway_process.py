@@ -94,6 +94,7 @@ def test_a_promoted_bundle_answers_soon_and_no_request_fails_meanwhile(machine: 
     def is_swapped() -> bool:
         response = running.predict()
         statuses.append(response.status_code)
+        assert response.status_code == 200, response.text
         return bool(response.json()["receipt"]["bundle"] == newer.digest)
 
     wait_until(is_swapped, "the new bundle answers", timeout_s=30)

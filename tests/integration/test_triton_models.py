@@ -1,8 +1,10 @@
 """Deployed models in a real Triton: Python models, warm-up with golden rows, and configurations for GPU servers."""
 
+import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from harness.bundles import content
 from harness.servers import TritonServer, wait_until
 from skewless.adapters.triton_backend import TritonBackend
+from skewless.adapters.triton_http_backend import TritonHttpBackend
 from skewless.bundles.bundle import BundleContent, write_bundle
 from skewless.bundles.golden import GoldenVectors
 from skewless.bundles.model_files import ModelFiles, ModelFormat
@@ -109,6 +112,36 @@ async def test_an_answer_leaves_no_trace_in_the_log(triton_server: TritonServer,
 
     wait_until(lambda: "successfully unloaded" in told(), "the log tells of the unloading")
     assert "Traceback" not in told()
+
+
+async def test_loading_a_model_holds_up_no_call_of_another(triton_server: TritonServer, tmp_path: Path) -> None:
+    first, second = python_bundle(), python_bundle(profile=ServingProfile(instances=2))
+    backend = TritonHttpBackend(
+        triton_server.http_address, open_loader=lambda: TritonBackend(triton_server.grpc_address)
+    )
+    names = [
+        deploy(tmp_path / str(place), write_bundle(made, tmp_path / str(place)), triton_server.model_repository)
+        for place, made in enumerate((first, second))
+    ]
+    try:
+        await backend.load(names[0])
+        loading = asyncio.create_task(_timed(backend.load(names[1])))
+        longest_s = 0.0
+        while not loading.done():
+            call = backend.infer(names[0], first.signature, first.golden.tensor, timeout_s=30)
+            longest_s = max(longest_s, await _timed(call))
+        assert longest_s < await loading / 2, "over HTTP, a load takes all calls with it"
+        for name in names:
+            await backend.unload(name)
+    finally:
+        await backend.close()
+
+
+async def _timed(work: Awaitable[object]) -> float:
+    """Seconds that it took."""
+    started_s = time.perf_counter()
+    await work
+    return time.perf_counter() - started_s
 
 
 async def test_a_loading_model_sees_its_golden_rows_before_it_is_ready(

@@ -37,6 +37,7 @@ async def test_each_address_is_reached_by_its_scheme() -> None:
         "shm://127.0.0.1:8001": TritonBackend,
         "http://triton:8000": TritonHttpBackend,
         "https://triton:8000/": TritonHttpBackend,
+        "http://triton:8000?grpc=triton:8001": TritonHttpBackend,
     }
     for address, kind in kinds.items():
         opened = _opened(address)
@@ -45,7 +46,11 @@ async def test_each_address_is_reached_by_its_scheme() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["triton", "triton:", "triton:nine", "redis://triton:1", "http://:8000", "grpc://triton:8001/v2", ":80"]
+    "address",
+    [
+        *("triton", "triton:", "triton:nine", "redis://triton:1", "http://:8000", "grpc://triton:8001/v2", ":80"),
+        *("grpc://triton:8001?grpc=triton:8001", "http://triton:8000?grpc=", "http://triton:8000?load=triton:8001"),
+    ],
 )
 async def test_another_form_is_refused_with_what_is_allowed(address: str) -> None:
     with pytest.raises(InvalidSettings, match=r"host:port.*shm://.*in-process"):
