@@ -85,7 +85,7 @@ class _Bench:
             return FloorLoop(
                 LOOPBACK,
                 stack.valkey_port,
-                stack.triton_grpc if name == FLOOR else stack.model_server(HTTP),
+                stack.triton_grpc if name == FLOOR else f"http://{stack.triton_http}",
                 stack.model,
                 self.floor_requests[rows],
                 self.seconds / 4,
