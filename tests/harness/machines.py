@@ -95,8 +95,13 @@ class Machine:
         self.fill(flights_at(NOW))
         self.wait_until_ready()
         # Triton is ready before the model is: wait for the endpoint itself.
-        wait_until(lambda: self.predict().status_code == 200, "the endpoint answers", timeout_s=30)
+        wait_until(self._every_worker_answers, "the endpoint answers", timeout_s=60)
         return built
+
+    def _every_worker_answers(self) -> bool:
+        """Whether as many new connections are answered as will have met every worker: each loads bundles by itself."""
+        connections = 12 if "SKEWLESS_GATEWAY_WORKERS" in self.specs["gateway"].environment else 1
+        return all(self.predict().status_code == 200 for _ in range(connections))
 
     def predict(self, **changes: object) -> httpx.Response:
         body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF}}

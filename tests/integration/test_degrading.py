@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from harness.bundles import flights_at
+from harness.faults import killed, stopped
 from harness.ladders import built_bundle, cheap_bundle, ladder_bundle
 from harness.machines import NOW, Machine, running_machine
 from harness.servers import wait_until
@@ -71,27 +72,6 @@ def until_quick(machine: Machine, wanted: str, within_s: float) -> None:
         return found == wanted and (time.monotonic() - started) * 1_000 < SOON_MS
 
     wait_until(is_quick, f"answers at once on the rung `{wanted}`", timeout_s=within_s)
-
-
-@contextmanager
-def stopped(machine: Machine, name: str) -> Iterator[None]:
-    """A process that hangs: it keeps its connections and answers nothing."""
-    process = machine.processes[name]
-    process.signal_group(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.signal_group(signal.SIGCONT)
-
-
-@contextmanager
-def killed(machine: Machine, name: str) -> Iterator[None]:
-    """A process that is gone, and comes back."""
-    machine.stop(name, kill=True)
-    try:
-        yield
-    finally:
-        machine.start(name)
 
 
 def model_processes(machine: Machine) -> list[int]:

@@ -88,7 +88,12 @@ def test_the_gateway_gets_settings_that_it_has() -> None:
 
 
 def test_each_profile_starts_triton_under_the_name_that_the_gateway_calls() -> None:
-    host, _, port = SERVICES["gateway"]["environment"]["SKEWLESS_GATEWAY_TRITON"].removeprefix("http://").partition("?")[0].partition(":")
+    host, _, port = (
+        SERVICES["gateway"]["environment"]["SKEWLESS_GATEWAY_TRITON"]
+        .removeprefix("http://")
+        .partition("?")[0]
+        .partition(":")
+    )
     for profile in ("cpu", "gpu"):
         (triton,) = [each for each in SERVICES.values() if profile in each.get("profiles", [])]
         assert host in triton["networks"]["default"]["aliases"]
