@@ -24,7 +24,6 @@ from bench.wire_floor import words_of
 from skewless.adapters.feast_repository import Connections, FeatureRepository
 from skewless.adapters.folder_artifact_store import FolderArtifactStore
 from skewless.adapters.redis_blocking_store import BlockingRedisOnlineStore
-from skewless.bundles.bundle import signature_json
 from skewless.bundles.model_repository import deploy
 from skewless.canonical_json import Digest
 from skewless.column_table import beside
@@ -229,17 +228,7 @@ class GatewayStack:
         )
         self.plan = ReadPlan.compile(bundle.contract, compiled.hash_sizes)
         with contextlib.closing(Registry(database)) as registry:
-            registry.register_bundle(
-                BundleRecord(
-                    digest=bundle.digest,
-                    name=bundle.name,
-                    created_time=Micros(0),
-                    artifact=bundle.digest,
-                    contract_digest=bundle.contract.digest,
-                    transform_digest=bundle.transform.digest,
-                    signature=signature_json(bundle.signature),
-                )
-            )
+            registry.register_bundle(BundleRecord.of(bundle, artifact=bundle.digest, created_time=Micros(0)))
             secret = registry.add_api_key(
                 ENDPOINT,
                 (ApiScope((ANY_ENDPOINT,)),),

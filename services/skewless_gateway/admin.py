@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import msgspec
 from pydantic import SecretStr
@@ -18,13 +17,13 @@ from skewless_gateway.http_message import (
     Reply,
     Scope,
     Send,
+    json_reply,
     request_id_of,
     send_reply,
 )
 from skewless_gateway.operations import Operations
 from skewless_gateway.problems import problem, problem_of
 
-_JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
 _OPEN = frozenset({"/healthz", "/readyz"})
 """What probes ask, which have no token."""
@@ -39,13 +38,13 @@ async def _metrics(operations: Operations, request: HttpRequest) -> Reply:
 
 
 async def _health(_operations: Operations, _request: HttpRequest) -> Reply:
-    return _json({"status": "ok"})
+    return json_reply({"status": "ok"})
 
 
 async def _ready(operations: Operations, request: HttpRequest) -> Reply:
     is_ready, told = await operations.readiness()
     if is_ready:
-        return _json({"ready": True, **told})
+        return json_reply({"ready": True, **told})
     return problem(
         503,
         "not_ready",
@@ -57,7 +56,7 @@ async def _ready(operations: Operations, request: HttpRequest) -> Reply:
 
 
 async def _workers(operations: Operations, _request: HttpRequest) -> Reply:
-    return _json({"workers": await operations.workers()})
+    return json_reply({"workers": await operations.workers()})
 
 
 async def _stacks(operations: Operations, _request: HttpRequest) -> Reply:
@@ -72,7 +71,7 @@ async def _log_level(operations: Operations, request: HttpRequest) -> Reply:
     if wanted.keys() != {"level"}:
         raise InvalidRequest("the body must have `level` and nothing else", path="$", allowed='{"level": "info"}')
     await operations.set_log_level(wanted["level"])
-    return _json(wanted)
+    return json_reply(wanted)
 
 
 ROUTES: Mapping[tuple[str, str], Handler] = {
@@ -130,7 +129,3 @@ async def _live(receive: Receive, send: Send) -> None:
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
-
-
-def _json(body: dict[str, Any]) -> Reply:
-    return Reply(200, _JSON, msgspec.json.encode(body))

@@ -11,9 +11,9 @@ request is in ADR 26.
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from skewless.errors import Overloaded, SkewlessError
 from skewless.limits import PATHS_REMEMBERED_MAX
@@ -64,6 +64,15 @@ class Edge(Protocol):
     def refusal(self, error: SkewlessError, request_id: str) -> Reply:
         """The answer to an error, in the protocol's own form; `problems.problem_of` where it has none."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerEdge:
+    """An `Edge` of one function, for what needs nothing else."""
+
+    name: str
+    handle: Callable[[HttpRequest, RequestHead], Coroutine[Any, Any, Reply]]
+    refusal: Callable[[SkewlessError, str], Reply]
 
 
 @dataclass(frozen=True, slots=True)

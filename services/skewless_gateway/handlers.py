@@ -2,17 +2,13 @@
 
 from typing import Any
 
-import msgspec
-
 from skewless.errors import NotFound, Unavailable
 from skewless_gateway.exposition import OPEN_METRICS, TEXT, wants_open_metrics
 from skewless_gateway.gateway import Gateway, metrics_text, readiness
-from skewless_gateway.http_message import HttpRequest, Reply
+from skewless_gateway.http_message import HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
 from skewless_gateway.problems import problem
 from skewless_gateway.route_follower import ServedEndpoint
-
-_JSON = b"application/json"
 
 
 class Handlers:
@@ -26,7 +22,7 @@ class Handlers:
         state = self._gateway.follower.state
         if state.table is None:
             raise Unavailable("routing table", state.registry_error or "it has not been read yet")
-        return _json(
+        return json_reply(
             {
                 "endpoints": [
                     {
@@ -47,7 +43,7 @@ class Handlers:
         endpoint = self._gateway.follower.endpoint(name)
         served = endpoint.served
         state = self._gateway.snapshots.contract_state(endpoint.contract)
-        return _json(
+        return json_reply(
             {
                 "endpoint": name,
                 "description": endpoint.route.description,
@@ -64,13 +60,13 @@ class Handlers:
 
     async def health(self, _request: HttpRequest, _head: RequestHead) -> Reply:
         """200 as long as the process answers; says nothing about the parts it needs."""
-        return _json({"status": "ok"})
+        return json_reply({"status": "ok"})
 
     async def ready(self, _request: HttpRequest, head: RequestHead) -> Reply:
         """200 when predictions can be answered, else 503 with what is missing."""
         is_ready, told = await readiness(self._gateway)
         if is_ready:
-            return _json({"ready": True, "parts": told})
+            return json_reply({"ready": True, "parts": told})
         missing = [f"{name}: {part['detail']}" for name, part in told.items() if not part["ok"]]
         return problem(
             503,
@@ -89,10 +85,6 @@ class Handlers:
         open_metrics = wants_open_metrics(request.header(b"accept"))
         page = metrics_text(self._gateway, open_metrics=open_metrics)
         return Reply(200, OPEN_METRICS if open_metrics else TEXT, page)
-
-
-def _json(body: dict[str, Any]) -> Reply:
-    return Reply(200, _JSON, msgspec.json.encode(body))
 
 
 def _roles(endpoint: ServedEndpoint) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from skewless.errors import InvalidRequest, LimitExceeded
 from skewless.limits import BODY_BYTES_MAX, DEADLINE_MS_MAX, SEND_STALL_S
 from skewless.serving.request_trace import RequestTrace
@@ -18,6 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
+JSON = b"application/json"
 REQUEST_ID_HEADER = b"x-request-id"
 BODY_TOO_SLOW = "body_too_slow"
 _REQUEST_ID = re.compile(b"[A-Za-z0-9._-]{1,100}")
@@ -46,6 +49,11 @@ class Reply:
     content_type: bytes
     body: bytes | Parts
     headers: RawHeaders = ()
+
+
+def json_reply(body: object, *, status: int = 200, headers: RawHeaders = ()) -> Reply:
+    """An answer in JSON."""
+    return Reply(status, JSON, msgspec.json.encode(body), headers)
 
 
 class _Patience:

@@ -1,7 +1,7 @@
 """A gateway as a process of its own over a real Valkey, Triton and registry, on ports that stay the same."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,6 @@ import redis
 from harness.bundles import BuiltBundle, Hashes, build_bundle, flights_at, instance
 from harness.gateways import ENDPOINT
 from harness.servers import wait_until
-from skewless.bundles.bundle import signature_json
 from skewless.bundles.model_repository import deploy
 from skewless.registry.database import engine, upgrade
 from skewless.registry.records import BundleRecord
@@ -70,17 +69,7 @@ class Machine:
         """What the command line does to make a bundle live."""
         deploy(built.folder, built.digest, self.folder / "models")
         bundle = built.bundle
-        self.registry.register_bundle(
-            BundleRecord(
-                digest=bundle.digest,
-                name=bundle.name,
-                created_time=Micros(0),
-                artifact=bundle.digest,
-                contract_digest=bundle.contract.digest,
-                transform_digest=bundle.transform.digest,
-                signature=signature_json(bundle.signature),
-            )
-        )
+        self.registry.register_bundle(BundleRecord.of(bundle, artifact=bundle.digest, created_time=Micros(0)))
 
     def build(self, number: int) -> BuiltBundle:
         """A bundle with a model of its own, published."""
@@ -95,13 +84,22 @@ class Machine:
         self.fill(flights_at(NOW))
         self.wait_until_ready()
         # Triton is ready before the model is: wait for the endpoint itself.
-        wait_until(self._every_worker_answers, "the endpoint answers", timeout_s=60)
+        self.wait_until_answered(self.predict)
         return built
 
-    def _every_worker_answers(self) -> bool:
-        """Whether as many new connections are answered as will have met every worker: each loads bundles by itself."""
-        connections = 12 if "SKEWLESS_GATEWAY_WORKERS" in self.specs["gateway"].environment else 1
-        return all(self.predict().status_code == 200 for _ in range(connections))
+    def wait_until_answered(self, ask: Callable[[], httpx.Response]) -> None:
+        """Return when every worker answers, each of which loads bundles by itself; `ask` connects anew each time."""
+
+        def is_answered() -> bool:
+            # As many connections as will have met every worker, which take turns.
+            connections = 12 if "SKEWLESS_GATEWAY_WORKERS" in self.specs["gateway"].environment else 1
+            if any(ask().status_code != 200 for _ in range(connections)):
+                return False
+            workers = httpx.get(f"{self.admin_url}/readyz", timeout=10).json().get("workers", {})
+            return all(each["ready"] for each in workers.values())
+
+        what = f"the endpoint answers\n{tail(self.specs['gateway'].log_file)}"
+        wait_until(is_answered, what, timeout_s=60)
 
     def predict(self, **changes: object) -> httpx.Response:
         body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF}}

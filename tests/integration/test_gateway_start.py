@@ -19,7 +19,6 @@ from harness.servers import TritonServer, ValkeyServer, wait_until
 from skewless.adapters.prediction_log import FolderPredictionLog
 from skewless.adapters.prediction_reader import read_predictions
 from skewless.adapters.prediction_sealer import seal, seal_apart
-from skewless.bundles.bundle import signature_json
 from skewless.bundles.model_repository import deploy
 from skewless.canonical_json import digest
 from skewless.features.compiled_registry import CompiledRegistry
@@ -97,17 +96,7 @@ def _publish(folder: Path, database_url: str, models: Path) -> None:
     deploy(built.folder, built.digest, models)
     bundle = built.bundle
     registry = Registry(engine(database_url))
-    registry.register_bundle(
-        BundleRecord(
-            bundle.digest,
-            bundle.name,
-            Micros(0),
-            bundle.digest,
-            bundle.contract.digest,
-            bundle.transform.digest,
-            signature_json(bundle.signature),
-        )
-    )
+    registry.register_bundle(BundleRecord.of(bundle, artifact=bundle.digest, created_time=Micros(0)))
     registry.create_endpoint(ENDPOINT, description="", bundle=built.digest, actor="test", reason="start")
     registry.close()
 

@@ -17,7 +17,6 @@ from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, NOW, Machine, running_machine
 from harness.servers import wait_until
 from skewless.registry.api_scopes import ApiRate, ApiScope
-from skewless.stack.process import tail
 
 REVOKED_WITHIN_S = 2.0
 SLACK_S = 8.0
@@ -34,20 +33,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         running.fill(flights_at(NOW))
         running.wait_until_ready()
         secret = running.registry.add_api_key("starting", [ApiScope(("*",))])
-        what = f"the endpoint answers\n{tail(running.specs['gateway'].log_file)}"
-        wait_until(lambda: _is_ready(running) and _statuses(running, secret) == {200}, what, timeout_s=60)
+        running.wait_until_answered(lambda: _ask(running, secret))
         yield running
 
 
 def _ask(machine: Machine, secret: str | None, *, endpoint: str = ENDPOINT, **changes: object) -> httpx.Response:
     headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
     return _post(machine, headers, endpoint=endpoint, **changes)
-
-
-def _is_ready(machine: Machine) -> bool:
-    """Whether every worker has what it needs; each loads bundles by itself."""
-    told = httpx.get(f"{machine.admin_url}/readyz", timeout=30).json()
-    return all(each["ready"] for each in told["workers"].values())
 
 
 def _statuses(machine: Machine, secret: str) -> set[int]:

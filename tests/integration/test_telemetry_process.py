@@ -38,8 +38,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine
         machine.registry.create_endpoint(ENDPOINT, description="", bundle=built.digest, actor="test", reason="test")
         machine.fill(flights_at(NOW))
         machine.wait_until_ready()
-        # As many connections as will have met both workers: each loads bundles by itself.
-        wait_until(lambda: all(_ask(machine, {}).status_code == 200 for _ in range(12)), "both answer", timeout_s=60)
+        machine.wait_until_answered(lambda: _ask(machine, {}))
         yield machine, collector
 
 

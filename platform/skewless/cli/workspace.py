@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from skewless.adapters.artifact_opening import open_artifact_store
 from skewless.adapters.step_loader import TransformSteps
 from skewless.bundles.artifact_store import ArtifactStore
-from skewless.bundles.bundle import Bundle, LoadSteps, load_bundle, signature_json
+from skewless.bundles.bundle import Bundle, LoadSteps, load_bundle
 from skewless.canonical_json import Digest
 from skewless.cli.arguments import actor
 from skewless.errors import InvalidDefinition, NotFound, Unavailable
@@ -232,17 +232,7 @@ class Workspace:
         location = self.artifacts.put(folder, bundle.digest)
         with self.registry(create=True) as registry:
             registry.register_bundle(
-                BundleRecord(
-                    digest=bundle.digest,
-                    name=bundle.name,
-                    created_time=system_clock(),
-                    artifact=location,
-                    contract_digest=bundle.contract.digest,
-                    transform_digest=bundle.transform.digest,
-                    signature=signature_json(bundle.signature),
-                    metrics=bundle.provenance.get("holdout", {}).get("metrics", {}),
-                    provenance=bundle.provenance,
-                ),
+                BundleRecord.of(bundle, artifact=location, created_time=system_clock()),
                 actor=actor(),
                 detail={"checks": admission.results},
             )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from skewless.bundles.bundle import Bundle, signature_json
 from skewless.canonical_json import Digest
 from skewless.rollout.routes import Route
 from skewless.timestamps import Micros, format_timestamp
@@ -26,6 +27,21 @@ class BundleRecord:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     retired_time: Micros | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle, *, artifact: str, created_time: Micros) -> "BundleRecord":
+        """What is recorded of a bundle that is kept at `artifact`."""
+        return cls(
+            digest=bundle.digest,
+            name=bundle.name,
+            created_time=created_time,
+            artifact=artifact,
+            contract_digest=bundle.contract.digest,
+            transform_digest=bundle.transform.digest,
+            signature=signature_json(bundle.signature),
+            metrics=bundle.provenance.get("holdout", {}).get("metrics", {}),
+            provenance=bundle.provenance,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with times as RFC 3339 text."""

@@ -2,14 +2,9 @@
 
 from collections.abc import Mapping
 
-import msgspec
-
 from skewless.errors import SkewlessError
-from skewless_gateway.http_message import Reply
+from skewless_gateway.http_message import Reply, json_reply
 from skewless_gateway.problems import headers_of, problem_members
-
-JSON = b"application/json"
-
 
 _MEMBERS = ("code", "path", "allowed", "hint", "request_id")
 
@@ -18,7 +13,7 @@ def error_reply(error: SkewlessError, request_id: str) -> Reply:
     """The status of a problem document, all that it says in one text, and its members beside it for programs."""
     members = problem_members(error, request_id=request_id)
     body = {"error": error_text(members), **{name: members[name] for name in _MEMBERS if members.get(name)}}
-    return Reply(members["status"], JSON, msgspec.json.encode(body), headers_of(error))
+    return json_reply(body, status=members["status"], headers=headers_of(error))
 
 
 def error_text(members: Mapping[str, str]) -> str:

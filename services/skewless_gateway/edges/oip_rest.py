@@ -1,12 +1,8 @@
 """The Open Inference Protocol over HTTP (`/v2/…`), as Triton's and KServe's clients speak it."""
 
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from skewless.errors import InvalidRequest, NotFound, SkewlessError
+from skewless.errors import InvalidRequest, NotFound
 from skewless.serving.answer_tensors import AnswerTensor, answer_parameters, answer_tensors, checked_names, selected
 from skewless.serving.field_tensors import field_tensors
 from skewless.serving.field_types import json_kind, shown
@@ -14,13 +10,13 @@ from skewless.serving.json_body import parse_json
 from skewless.serving.request import PredictRequest
 from skewless.serving.request_parameters import read_parameters
 from skewless.serving.served_bundle import ServedBundle
-from skewless_gateway.asgi import HotRoute
-from skewless_gateway.edges.error_objects import JSON, error_reply
+from skewless_gateway.asgi import HandlerEdge, HotRoute
+from skewless_gateway.edges.error_objects import error_reply
 from skewless_gateway.edges.oip import OipModel, OipModels
 from skewless_gateway.edges.oip_binary import JSON_LENGTH_HEADER, OipBody, read_body, written
 from skewless_gateway.edges.raw_model import RawModels
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import HttpRequest, Reply
+from skewless_gateway.http_message import JSON, HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
 from skewless_gateway.problems import UNSUPPORTED_MEDIA_TYPE
 
@@ -41,17 +37,17 @@ def oip_routes(gateway: Gateway) -> tuple[HotRoute, ...]:
     return (
         HotRoute(("POST",), f"{_MODEL}/infer", infer),
         HotRoute(("POST",), f"{_VERSION}/infer", infer),
-        HotRoute(("GET",), "/v2/health/live", _Handled(views.live), authenticated=False),
-        HotRoute(("GET",), "/v2/health/ready", _Handled(views.ready), authenticated=False),
-        HotRoute(("GET",), "/v2", _Handled(views.server)),
-        HotRoute(("GET",), "/v2/models", _Handled(views.models)),
-        HotRoute(("POST",), "/v2/repository/index", _Handled(views.index)),
+        HotRoute(("GET",), "/v2/health/live", HandlerEdge(NAME, views.live, error_reply), authenticated=False),
+        HotRoute(("GET",), "/v2/health/ready", HandlerEdge(NAME, views.ready, error_reply), authenticated=False),
+        HotRoute(("GET",), "/v2", HandlerEdge(NAME, views.server, error_reply)),
+        HotRoute(("GET",), "/v2/models", HandlerEdge(NAME, views.models, error_reply)),
+        HotRoute(("POST",), "/v2/repository/index", HandlerEdge(NAME, views.index, error_reply)),
         *(
-            HotRoute(("GET",), f"{path}{suffix}", _Handled(view))
+            HotRoute(("GET",), f"{path}{suffix}", HandlerEdge(NAME, view, error_reply))
             for suffix, view in versioned.items()
             for path in (_MODEL, _VERSION)
         ),
-        HotRoute(_EVERY_METHOD, "/v2/{rest}", _Handled(views.unknown)),
+        HotRoute(_EVERY_METHOD, "/v2/{rest}", HandlerEdge(NAME, views.unknown, error_reply)),
     )
 
 
@@ -100,21 +96,21 @@ class _Views:
 
     async def live(self, _request: HttpRequest, _head: RequestHead) -> Reply:
         """200 as long as the process answers."""
-        return _json({"live": True})
+        return json_reply({"live": True})
 
     async def ready(self, _request: HttpRequest, _head: RequestHead) -> Reply:
         """200 when predictions can be answered, as /readyz says, else 503."""
         parts = await self._gateway.parts()
         is_ready = all(part.ok for part in parts.values())
-        return _json({"ready": is_ready}, status=200 if is_ready else 503)
+        return json_reply({"ready": is_ready}, status=200 if is_ready else 503)
 
     async def server(self, _request: HttpRequest, _head: RequestHead) -> Reply:
         """Metadata of the server."""
-        return _json(self._models.server())
+        return json_reply(self._models.server())
 
     async def models(self, _request: HttpRequest, head: RequestHead) -> Reply:
         """Names of the models that the caller may ask."""
-        return _json({"models": [each["name"] for each in self._models.index(head.caller)]})
+        return json_reply({"models": [each["name"] for each in self._models.index(head.caller)]})
 
     async def index(self, request: HttpRequest, head: RequestHead) -> Reply:
         """Every model that the caller may ask, with its state; `{"ready": true}` asks for those in service."""
@@ -122,21 +118,21 @@ class _Views:
         asked = parse_json(body) if body.strip() else {}
         if type(asked) is not dict:
             raise InvalidRequest(f"the body is {json_kind(asked)}", path="$", allowed='nothing, or {"ready": true}')
-        return _json(self._models.index(head.caller, ready_only=asked.get("ready") is True))
+        return json_reply(self._models.index(head.caller, ready_only=asked.get("ready") is True))
 
     async def metadata(self, request: HttpRequest, head: RequestHead) -> Reply:
         """What a model takes and gives."""
-        return _json(self._models.metadata(self._model(request, head)))
+        return json_reply(self._models.metadata(self._model(request, head)))
 
     async def config(self, request: HttpRequest, head: RequestHead) -> Reply:
         """The same as a Triton model configuration."""
-        return _json(self._models.config(self._model(request, head)))
+        return json_reply(self._models.config(self._model(request, head)))
 
     async def model_ready(self, request: HttpRequest, head: RequestHead) -> Reply:
         """200 when the model would answer, else 503."""
         model = self._model(request, head)
         is_ready = await self._models.is_ready(model)
-        return _json({"name": model.name, "ready": is_ready}, status=200 if is_ready else 503)
+        return json_reply({"name": model.name, "ready": is_ready}, status=200 if is_ready else 503)
 
     async def unknown(self, request: HttpRequest, _head: RequestHead) -> Reply:
         """Whatever else Triton's servers have under /v2."""
@@ -148,18 +144,6 @@ class _Views:
 
     def _model(self, request: HttpRequest, head: RequestHead) -> OipModel:
         return self._models.find(request.endpoint, request.parameters.get("version", ""), head.caller)
-
-
-@dataclass(frozen=True, slots=True)
-class _Handled:
-    """A view as an edge."""
-
-    handle: Callable[[HttpRequest, RequestHead], Coroutine[Any, Any, Reply]]
-    name: str = NAME
-
-    def refusal(self, error: SkewlessError, request_id: str) -> Reply:
-        """See `Edge.refusal`."""
-        return error_reply(error, request_id)
 
 
 def _check_media_type(request: HttpRequest) -> None:
@@ -203,7 +187,3 @@ def _reply(
     if json_length == len(content):
         return Reply(200, JSON, content)
     return Reply(200, _BINARY, content, ((JSON_LENGTH_HEADER, b"%d" % json_length),))
-
-
-def _json(body: object, *, status: int = 200) -> Reply:
-    return Reply(status, JSON, msgspec.json.encode(body))

@@ -11,11 +11,10 @@ from skewless.serving.request import PredictRequest
 from skewless.serving.served_bundle import ServedBundle
 from skewless_gateway.bodies import check_json
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import HttpRequest, Reply
+from skewless_gateway.http_message import JSON, HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import Answered, RequestHead
 from skewless_gateway.problems import problem_of
 
-JSON = b"application/json"
 NAME = "rest"
 
 
@@ -60,7 +59,7 @@ class OutcomesEdge:
         gateway.log.append_outcomes(outcomes)
         await gateway.log.commit()
         gateway.metrics.outcomes.inc(len(outcomes))
-        return Reply(200, JSON, msgspec.json.encode({"accepted": len(outcomes)}))
+        return json_reply({"accepted": len(outcomes)})
 
 
 def rendered(answered: Answered) -> bytes:

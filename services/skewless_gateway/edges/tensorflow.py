@@ -7,27 +7,24 @@ Values are those of the REST API's instances, null and RFC 3339 timestamps inclu
 """
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from skewless.dtypes import TABLE, Dtype
-from skewless.errors import InvalidRequest, SkewlessError
+from skewless.errors import InvalidRequest
 from skewless.serving.data_plane import Answer
 from skewless.serving.field_types import json_kind, shown
 from skewless.serving.instances import InstanceValidator, unknown_name
 from skewless.serving.json_body import parse_json
 from skewless.serving.request import PredictOptions, PredictRequest, ReceiptLevel
 from skewless.serving.served_bundle import ServedBundle
-from skewless_gateway.asgi import HotRoute
+from skewless_gateway.asgi import HandlerEdge, HotRoute
 from skewless_gateway.bodies import check_json
 from skewless_gateway.edges.encoded_bytes import with_encoded_bytes
-from skewless_gateway.edges.error_objects import JSON, error_reply
+from skewless_gateway.edges.error_objects import error_reply
 from skewless_gateway.edges.oip import check_version
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import HttpRequest, Reply
+from skewless_gateway.http_message import HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
 from skewless_gateway.route_follower import ServedEndpoint
 
@@ -56,9 +53,9 @@ def tensorflow_routes(gateway: Gateway) -> tuple[HotRoute, ...]:
     return (
         HotRoute(("POST",), f"{_MODEL}:predict", predict),
         HotRoute(("POST",), f"{_VERSION}:predict", predict),
-        HotRoute(("GET",), "/", _Handled(views.live), authenticated=False),
+        HotRoute(("GET",), "/", HandlerEdge(NAME, views.live, error_reply), authenticated=False),
         *(
-            HotRoute(("GET",), f"{path}{suffix}", _Handled(view))
+            HotRoute(("GET",), f"{path}{suffix}", HandlerEdge(NAME, view, error_reply))
             for suffix, view in (("/metadata", views.metadata), ("", views.status))
             for path in (_VERSION, _MODEL)
         ),
@@ -94,7 +91,7 @@ class PredictEdge:
 
         answer = (await self._predictions.answer(endpoint, read, head)).answer
         body = {"outputs": _outputs(answer)} if by_columns else {"predictions": predictions(answer)}
-        return Reply(200, JSON, msgspec.json.encode(body))
+        return json_reply(body)
 
 
 class _Views:
@@ -105,7 +102,7 @@ class _Views:
 
     async def live(self, _request: HttpRequest, _head: RequestHead) -> Reply:
         """200 as long as the process answers; KServe's clients of this protocol ask it so."""
-        return Reply(200, JSON, msgspec.json.encode({"status": "alive"}))
+        return json_reply({"status": "alive"})
 
     async def status(self, request: HttpRequest, head: RequestHead) -> Reply:
         """The version in service; `name` and `ready` beside it are for KServe's clients of this protocol."""
@@ -116,7 +113,7 @@ class _Views:
             "status": {"error_code": "OK", "error_message": ""},
         }
         told = {"model_version_status": [available], "name": request.endpoint, "ready": True}
-        return Reply(200, JSON, msgspec.json.encode(told))
+        return json_reply(told)
 
     async def metadata(self, request: HttpRequest, head: RequestHead) -> Reply:
         """What a model takes and gives, as a signature."""
@@ -135,7 +132,7 @@ class _Views:
             },
             "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
         }
-        return Reply(200, JSON, msgspec.json.encode(told))
+        return json_reply(told)
 
     def _find(self, request: HttpRequest, head: RequestHead) -> ServedEndpoint:
         head.caller.may_ask(request.endpoint)
@@ -151,18 +148,6 @@ def predictions(answer: Answer) -> list[dict[str, Any]]:
         {"label": label, "probability": probability, "prediction_id": prediction_id, "rung": answer.rung}
         for label, probability, prediction_id in rows
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Handled:
-    """A view as an edge."""
-
-    handle: Callable[[HttpRequest, RequestHead], Coroutine[Any, Any, Reply]]
-    name: str = NAME
-
-    def refusal(self, error: SkewlessError, request_id: str) -> Reply:
-        """See `Edge.refusal`."""
-        return error_reply(error, request_id)
 
 
 def _checked(document: object) -> dict[str, Any]:

@@ -7,9 +7,7 @@ gateway opts in by naming the endpoint, and no other is answered on them. Vertex
 an answer, less than the body limit here.
 """
 
-import msgspec
-
-from skewless.errors import InvalidRequest, SkewlessError
+from skewless.errors import InvalidRequest
 from skewless.registry.api_scopes import ApiScope
 from skewless.serving.field_types import json_kind
 from skewless.serving.instances import unknown_name
@@ -20,10 +18,10 @@ from skewless.serving.served_bundle import ServedBundle
 from skewless_gateway.asgi import HotRoute
 from skewless_gateway.bodies import check_json
 from skewless_gateway.edges.encoded_bytes import with_encoded_bytes
-from skewless_gateway.edges.error_objects import JSON, error_reply
+from skewless_gateway.edges.error_objects import error_reply
 from skewless_gateway.edges.tensorflow import predictions
-from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import HttpRequest, Reply
+from skewless_gateway.gateway import Gateway, readiness
+from skewless_gateway.http_message import HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
 from skewless_gateway.security.callers import Caller
 
@@ -65,25 +63,22 @@ class PredictEdge:
             return _read(document, served, as_of_allowed=self._allow_as_of)
 
         answered = await self._predictions.answer(self._endpoint, read, head)
-        return Reply(200, JSON, msgspec.json.encode({"predictions": predictions(answered.answer)}))
+        return json_reply({"predictions": predictions(answered.answer)})
 
 
 class HealthEdge:
     """Whether Vertex AI may send predictions."""
 
     name = NAME
+    refusal = staticmethod(error_reply)
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def handle(self, _request: HttpRequest, _head: RequestHead) -> Reply:
         """200 when predictions can be answered, else 503."""
-        is_ready = all(part.ok for part in (await self._gateway.parts()).values())
-        return Reply(200 if is_ready else 503, JSON, msgspec.json.encode({"ready": is_ready}))
-
-    def refusal(self, error: SkewlessError, request_id: str) -> Reply:
-        """See `Edge.refusal`."""
-        return error_reply(error, request_id)
+        is_ready, _ = await readiness(self._gateway)
+        return json_reply({"ready": is_ready}, status=200 if is_ready else 503)
 
 
 def _read(document: object, served: ServedBundle, *, as_of_allowed: bool) -> PredictRequest:
