@@ -24,6 +24,10 @@ from harness.servers import wait_until
 
 BURST_S = float(os.environ.get("SKEWLESS_TEST_OVERLOAD_S", "6"))
 """How long each flood lasts."""
+GOODPUT_MIN = 0.9 if "SKEWLESS_TEST_OVERLOAD_S" in os.environ else 0.6
+"""Of the capacity. On a quiet machine all of it is left; other tests beside this one take of the capacity too."""
+BESIDE_FLOOD_MIN = 0.5 if "SKEWLESS_TEST_OVERLOAD_S" in os.environ else 0.1
+"""Of what callers of another endpoint get alone. Three quarters on a quiet machine: the processor is shared."""
 DEADLINE_MS = 1_000
 CALLERS = 64
 CONNECTIONS = 400
@@ -121,7 +125,7 @@ def test_five_times_the_capacity_is_refused_but_for_what_can_be_answered_in_time
         f"good {block.per_s:.0f}/s, p99 {block.percentile_us(99):.0f} us from when "
         f"it was due; {dict(block.errors)}; limit {_told(machine, 'skewless_admission_limit'):.0f}"
     )
-    assert block.per_s >= 0.5 * min(capacity_per_s, after_per_s), told
+    assert block.per_s >= GOODPUT_MIN * min(capacity_per_s, after_per_s), told
     assert _share_within_deadline(machine) >= 0.97, told
     assert set(block.errors) <= {"503", "504"}, told
     assert block.errors.get("504", 0) <= 0.1 * block.answers, told
@@ -150,7 +154,8 @@ def test_the_flood_of_one_endpoint_refuses_no_caller_of_another(
         flood.result()
     assert "503" not in during.errors, during.errors
     # They share the gateway's processor, and on this machine the generator's too, but not the line.
-    assert during.per_s >= 0.05 * before.per_s, f"{during.per_s:.0f}/s beside a flood, {before.per_s:.0f}/s alone"
+    told = f"{during.per_s:.0f}/s beside a flood, {before.per_s:.0f}/s alone"
+    assert during.per_s >= BESIDE_FLOOD_MIN * before.per_s, told
 
 
 def test_refusing_takes_no_time_from_answers_where_the_gateway_itself_is_the_bottleneck(
