@@ -1,0 +1,1 @@
+"""Drift: how live rows differ from training rows and from recent weeks."""
