@@ -10,7 +10,8 @@ from skewless.canonical_json import Digest
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.features.contract import FeatureContract, FeatureField, JoinKey, ViewRead
 from skewless.features.frame import NO_EVENT_TIME, FeatureFrame
-from skewless.parity.compare import Cause, Comparison, Difference, Scored, compare
+from skewless.parity.causes import Cause
+from skewless.parity.compare import Comparison, Difference, Scored, compare
 
 KEY = (JoinKey("k", Dtype.STRING),)
 CONTRACT = FeatureContract(
@@ -54,11 +55,11 @@ def test_equal_rows_are_counted_at_every_level_and_have_no_difference() -> None:
 @pytest.mark.parametrize(
     ("served_time", "offline_time", "cause"),
     [
-        (10, 10, Cause.VALUE),
+        (10, 10, Cause.PIPELINES_DIFFER),
         (NO_EVENT_TIME, 10, Cause.MISSING_ONLINE),
         (10, NO_EVENT_TIME, Cause.EXTRA_ONLINE),
-        (9, 10, Cause.OLDER_ONLINE_ROW),
-        (11, 10, Cause.NEWER_ONLINE_ROW),
+        (9, 10, Cause.MATERIALIZATION_LAG),
+        (11, 10, Cause.FUTURE_LEAK),
     ],
 )
 def test_event_times_tell_why_a_feature_differs(served_time: int, offline_time: int, cause: Cause) -> None:
@@ -85,7 +86,7 @@ def test_a_feature_is_named_before_a_tensor_and_a_tensor_before_an_output() -> N
 
 
 def test_the_first_differing_column_is_named_with_the_cause_of_its_own_view() -> None:
-    assert _only(_scored(n=8, w=21, v=9), _scored()) == Difference("id-1", Cause.NEWER_ONLINE_ROW, "w__n", "8", "7")
+    assert _only(_scored(n=8, w=21, v=9), _scored()) == Difference("id-1", Cause.FUTURE_LEAK, "w__n", "8", "7")
     assert _only(_scored(s="b", n=8, w=21), _scored()).column == "v__s"
 
 
@@ -96,7 +97,7 @@ def test_nan_equals_nan() -> None:
 
 
 def test_negative_zero_differs_from_zero() -> None:
-    assert _only(_scored(f=-0.0), _scored(f=0.0)).cause is Cause.VALUE
+    assert _only(_scored(f=-0.0), _scored(f=0.0)).cause is Cause.DECLARED_PRECISION
     assert _only(_scored(tensor=[-0.0, 1.0]), _scored(tensor=[0.0, 1.0])).cause is Cause.TRANSFORM
     assert _only(_scored(output=[-0.0, 1.0]), _scored(output=[0.0, 1.0])).cause is Cause.MODEL
 
@@ -123,7 +124,12 @@ def test_texts_are_compared_as_they_are() -> None:
 def test_no_rows_are_no_differences() -> None:
     columns = {name: column_of(each.dtype, []) for name, each in _scored().frame.columns.items()}
     none = Scored(
-        FeatureFrame(0, columns, {}, {view: np.empty(0, np.int64) for view in ("v", "w")}),
+        FeatureFrame(
+            0,
+            columns,
+            dict.fromkeys(columns, np.empty(0, np.uint8)),
+            {view: np.empty(0, np.int64) for view in ("v", "w")},
+        ),
         np.empty((0, 2), np.float32),
         np.empty((0, 2), np.float32),
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.adapters.duckdb_point_in_time import features_at, rows_available_between
+from skewless.adapters.duckdb_point_in_time import DuckDBOffline, features_at, rows_available_between
 from skewless.canonical_json import Digest
 from skewless.dtypes import Dtype, column_of, to_python
 from skewless.features.contract import Action, FeatureContract, FeatureField, JoinKey, Policy, ViewRead
@@ -17,7 +17,7 @@ from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES
 from skewless.features.point_in_time import AVAILABLE_US, OfflineSource, identifier, literal
 from skewless.features.visibility import Status, is_stale, is_visible, row_statuses
 from skewless.timestamps import Micros
-from skewless.training.definition import Period
+from skewless.training.definition import ExampleTable, Period
 
 TTL_US = 40
 NULL_POLICY = Policy()
@@ -120,3 +120,28 @@ def test_the_online_row_statuses_a_row_agrees_with_visibility() -> None:
         visible = is_visible(event_time=2, created_time=2, as_of=as_of)
         (code,) = row_statuses(np.array([[2]]), as_of, np.array([0]))[0]
         assert (STATUS_CODES[code] is Status.OK) == visible
+
+
+@pytest.mark.parametrize(("until", "rows"), [(1_000, 300), (5, 5), (0, 0)])
+def test_a_training_set_in_parts_is_the_training_set(until: int, rows: int, tmp_path: Path) -> None:
+    rng = random.Random(4)
+    moments = pa.array([min(number, 400) for number in range(300)], pa.timestamp("us", tz="UTC"))
+    examples = {
+        "entity": [rng.choice(["a", "b", None]) for _ in range(300)],
+        "as_of": moments,
+        "label": [rng.choice([True, False, None]) for _ in range(300)],
+        "outcome_time": moments,
+    }
+    pq.write_table(pa.table(examples), tmp_path / "examples.parquet")
+    source = _source([("a", each, each + each % 3, each) for each in range(0, 200, 2)], tmp_path)
+    offline = DuckDBOffline(tmp_path, source)
+    table, contract, period = ExampleTable("examples.parquet"), _contract(TTL_US), Period(Micros(-10), Micros(until))
+    whole = offline.examples(table, contract, period)
+    frame = offline.features_at(contract, whole.keys, whole.as_of)
+    found: list[object] = []
+    asked = 0
+    for part, features in offline.training_parts(table, contract, period):
+        asked += part.rows
+        found += to_python(features.columns["v__f"])
+    assert asked == whole.rows == rows
+    assert found == to_python(frame.columns["v__f"])

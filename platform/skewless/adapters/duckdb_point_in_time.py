@@ -1,77 +1,54 @@
 """Runs the point-in-time SQL of `features/point_in_time.py` in DuckDB: training sets and offline truth."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from skewless.adapters.arrow_columns import column_from_arrow, column_to_arrow
+from skewless.adapters.duckdb_connection import connected
+from skewless.adapters.duckdb_examples import example_parts, read_examples
 from skewless.dtypes import ELEMENTS, Column, Dtype, array_of, column_of
-from skewless.features.contract import FeatureContract, FeatureField, ViewRead, column_name
+from skewless.features.contract import FeatureContract, FeatureField, JoinKey, ViewRead, column_name
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
 from skewless.features.on_demand import OnDemandPlan
 from skewless.features.point_in_time import (
     AVAILABLE_US,
     CREATED_US,
     EVENT_US,
+    RAW_PREFIX,
+    Known,
     OfflineSource,
     event_time_column,
-    identifier,
-    literal,
     point_in_time_sql,
     rows_sql,
     status_column,
+    timeline_sql,
+    versions_sql,
+    watermark_sql,
 )
 from skewless.features.policies import stand_in
 from skewless.features.visibility import Status
+from skewless.limits import PARITY_VERSIONS_MAX
+from skewless.parity.evidence import Versions, Watermark, take
 from skewless.training.definition import ExampleTable, Period
-from skewless.training.examples import NO_OUTCOME, Examples
+from skewless.training.examples import Examples
 
 _ROW_ID = "skewless_row_id"
 _AS_OF_US = "skewless_as_of_us"
+_EVENT_US = "skewless_asked_event_us"
+_FEW_ROWS = 5_000
+"""Questions for which timelines are made of the entities asked for alone, where there are none yet of all."""
 
 
-def connect(memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
-    """A private in-memory DuckDB with bounded memory that never looks for extensions on a network."""
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory_limit,
-        "autoinstall_known_extensions": False,
-    }
-    return duckdb.connect(config=config)
-
-
-def _arrow(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+def _arrow(connection: Any, sql: str) -> pa.Table:
     return connection.sql(sql).to_arrow_table()
-
-
-def read_examples(table: ExampleTable, data_folder: Path, contract: FeatureContract, period: Period) -> Examples:
-    """The example rows asked in a period, ordered by `as_of` then by their place in the file."""
-    names = contract.columns[: len(contract.join_keys) + len(contract.request_fields)]
-    selected = ", ".join(identifier(name) for name, _ in names)
-    as_of = f"epoch_us({identifier(table.as_of)})"
-    sql = (
-        f"SELECT {selected}, {as_of} AS {_AS_OF_US}, CAST({identifier(table.label)} AS BOOLEAN) AS skewless_label, "
-        f"epoch_us({identifier(table.outcome_time)}) AS skewless_outcome_us "
-        f"FROM read_parquet({literal(str(data_folder / table.path))}, file_row_number = true) "
-        f"WHERE {as_of} >= {period.start} AND {as_of} < {period.end} ORDER BY {_AS_OF_US}, file_row_number"
-    )
-    with connect() as connection:
-        result = _arrow(connection, sql)
-    label = result.column("skewless_label")
-    outcome = result.column("skewless_outcome_us")
-    return Examples(
-        rows=result.num_rows,
-        keys={name: column_from_arrow(result.column(name), dtype) for name, dtype in names},
-        as_of=result.column(_AS_OF_US).to_numpy().astype(np.int64),
-        labels=label.fill_null(False).to_numpy().astype(np.bool_),
-        labelled=label.is_valid().to_numpy().astype(np.bool_),
-        outcome_time=outcome.fill_null(NO_OUTCOME).to_numpy().astype(np.int64),
-    )
 
 
 def features_at(
@@ -79,25 +56,140 @@ def features_at(
     sources: Mapping[str, OfflineSource],
     keys: Mapping[str, Column],
     as_of: NDArray[np.int64],
+    known: Known = Known.THEN,
 ) -> FeatureFrame:
     """Every feature of the contract for each row's keys at its `as_of` (µs), in the order of the rows.
 
     On-demand features are computed from the joined ones by the functions that serve online; then `keys` has the
     request fields as well. Raises InvalidDefinition where a function is not the one the contract pins, or fails.
     """
-    questions = pa.table(
-        {
-            _ROW_ID: pa.array(np.arange(len(as_of), dtype=np.int64)),
-            _AS_OF_US: pa.array(as_of),
-            **{key.name: column_to_arrow(keys[key.name]) for key in contract.join_keys},
-        }
-    )
-    sql = point_in_time_sql(contract, dict(sources), questions="questions", row_id=_ROW_ID, as_of_us=_AS_OF_US)
-    with connect() as connection:
-        connection.register("questions", questions)
+    sql = point_in_time_sql(contract, sources, questions="questions", row_id=_ROW_ID, as_of_us=_AS_OF_US, known=known)
+    with connected() as connection:
+        connection.register("questions", _questions(contract.join_keys, keys, as_of))
         result = _arrow(connection, sql)
     plan = OnDemandPlan.compile(contract, importlib.import_module)
     return plan.extend(_frame(contract, result), keys)
+
+
+class OfflineSession:
+    """Point-in-time questions about one contract, in as many parts as a caller likes, over timelines made once.
+
+    A context manager; one thread at a time. Memory is bounded by POINT_IN_TIME_MEMORY and one part's answer.
+    """
+
+    def __init__(self, contract: FeatureContract, sources: Mapping[str, OfflineSource]) -> None:
+        """Nothing is read yet. Raises InvalidDefinition as `features_at` does, for on-demand functions."""
+        self._contract = contract
+        self._sources = {view.name: sources[view.name] for view in contract.views}
+        self._plan = OnDemandPlan.compile(contract, importlib.import_module)
+        self._exit = ExitStack()
+        self._timelines: dict[Known, dict[str, str]] = {}
+
+    def __enter__(self) -> Self:
+        self._connection = self._exit.enter_context(connected())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def features_at(
+        self, keys: Mapping[str, Column], as_of: NDArray[np.int64], known: Known = Known.THEN
+    ) -> FeatureFrame:
+        """As the function `features_at`."""
+        sql = point_in_time_sql(
+            self._contract,
+            self._sources,
+            questions="questions",
+            row_id=_ROW_ID,
+            as_of_us=_AS_OF_US,
+            known=known,
+            timelines=self._timelines_of(known, len(as_of)),
+        )
+        with self._registered("questions", _questions(self._contract.join_keys, keys, as_of)):
+            result = _arrow(self._connection, sql)
+        return self._plan.extend(_frame(self._contract, result), keys)
+
+    def versions(
+        self, view: ViewRead, keys: Mapping[str, Column], rows: NDArray[np.int64], event_times: NDArray[np.int64]
+    ) -> Versions:
+        """Every version of the source rows with some event times: (questions,) row numbers and event times (µs).
+
+        `keys` has a Column of all rows per join key, of which `rows` are indexes. At most PARITY_VERSIONS_MAX of each.
+        """
+        pairs = np.unique(np.stack([rows, event_times], axis=1), axis=0)
+        asked = pa.table(
+            {
+                _ROW_ID: pa.array(pairs[:, 0]),
+                _EVENT_US: pa.array(pairs[:, 1]),
+                **{key.name: column_to_arrow(take(keys[key.name], pairs[:, 0])) for key in view.join_keys},
+            }
+        )
+        sql = versions_sql(
+            view,
+            self._sources[view.name],
+            questions="versions_asked",
+            row_id=_ROW_ID,
+            event_us=_EVENT_US,
+            versions_max=PARITY_VERSIONS_MAX,
+        )
+        with self._registered("versions_asked", asked):
+            return _versions(view, _arrow(self._connection, sql))
+
+    def watermarks(self) -> Mapping[str, Watermark]:
+        """How far each view's source reaches, by view."""
+        found = {}
+        for view, source in self._sources.items():
+            event, created = self._connection.sql(watermark_sql(source)).fetchall()[0]
+            found[view] = Watermark(
+                NO_EVENT_TIME if event is None else event, NO_EVENT_TIME if created is None else created
+            )
+        return found
+
+    def _timelines_of(self, known: Known, questions: int) -> Mapping[str, str] | None:
+        """Tables with the views' timelines, made when they are first worth it; None for a few questions before."""
+        if known not in self._timelines:
+            if questions < _FEW_ROWS:
+                return None
+            names = {view.name: f"{known}_{number}" for number, view in enumerate(self._contract.views)}
+            for view in self._contract.views:
+                timeline = timeline_sql(view, self._sources[view.name], known)
+                self._connection.execute(f"CREATE TEMP TABLE {names[view.name]} AS {timeline}")
+            self._timelines[known] = names
+        return self._timelines[known]
+
+    @contextmanager
+    def _registered(self, name: str, table: pa.Table) -> Iterator[None]:
+        self._connection.register(name, table)
+        try:
+            yield
+        finally:
+            self._connection.unregister(name)
+
+
+def _questions(join_keys: Sequence[JoinKey], keys: Mapping[str, Column], as_of: NDArray[np.int64]) -> pa.Table:
+    return pa.table(
+        {
+            _ROW_ID: pa.array(np.arange(len(as_of), dtype=np.int64)),
+            _AS_OF_US: pa.array(as_of),
+            **{key.name: column_to_arrow(keys[key.name]) for key in join_keys},
+        }
+    )
+
+
+def _versions(view: ViewRead, result: pa.Table) -> Versions:
+    columns = {
+        each.name: _without_negative_zero(column_from_arrow(result.column(each.name), each.dtype))
+        for each in view.features
+    }
+    raw = {
+        name.removeprefix(RAW_PREFIX): column_from_arrow(result.column(name), Dtype.FLOAT64)
+        for name in result.column_names
+        if name.startswith(RAW_PREFIX)
+    }
+    row, event_time, created_time = (
+        result.column(name).to_numpy().astype(np.int64) for name in ("row_id", EVENT_US, CREATED_US)
+    )
+    return Versions(row, event_time, created_time, columns, raw)
 
 
 def rows_available_between(view: ViewRead, source: OfflineSource, period: Period) -> pa.Table:
@@ -110,7 +202,7 @@ def rows_available_between(view: ViewRead, source: OfflineSource, period: Period
         f"WHERE {AVAILABLE_US} >= {period.start} AND {AVAILABLE_US} < {period.end} "
         f"ORDER BY {AVAILABLE_US}, {EVENT_US}, {CREATED_US}"
     )
-    with connect() as connection:
+    with connected() as connection:
         return _arrow(connection, sql)
 
 
@@ -181,3 +273,11 @@ class DuckDBOffline:
     ) -> FeatureFrame:
         """Every feature for each row at its `as_of`, by the visibility rule; `keys` with the request fields."""
         return features_at(contract, self.sources, keys, as_of)
+
+    def training_parts(
+        self, table: ExampleTable, contract: FeatureContract, period: Period
+    ) -> Iterator[tuple[Examples, FeatureFrame]]:
+        """The examples of a period with their features, in parts that fit into memory, in the order of `examples`."""
+        with OfflineSession(contract, self.sources) as session:
+            for examples in example_parts(table, self.data_folder, contract, period):
+                yield examples, session.features_at(examples.keys, examples.as_of)

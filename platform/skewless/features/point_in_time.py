@@ -9,9 +9,14 @@ Feature rows of one view become its *timeline*: only rows that win at the moment
 At any `as_of` the visible row with the latest event time, then the latest created time, is the last row of the
 timeline that is available. So one ASOF join answers a question exactly, in O(n log n), late rows included: a late row
 that is older than what is known never enters the timeline, and a late correction of the same event time replaces it.
+
+The same question can be asked as things are *finally known*: then a row counts as available from its event time on,
+however late it became known, and what differs from the answer above is what arrived or was corrected afterwards.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from skewless.dtypes import ELEMENTS, TABLE, Dtype
 from skewless.features.contract import FeatureContract, FeatureField, ViewRead, column_name
@@ -22,6 +27,17 @@ EVENT_US = "skewless_event_us"
 CREATED_US = "skewless_created_us"
 AVAILABLE_US = "skewless_available_us"
 """Columns of `rows_sql` in microseconds; named so that no feature is called the same."""
+RAW_PREFIX = "skewless_raw__"
+"""Before a feature's name: the source's own number, before the cast to an integer dtype."""
+
+
+class Known(StrEnum):
+    """Whose knowledge a point-in-time question is answered with."""
+
+    THEN = "then"
+    """What was known at the moment asked for: what serving can have had, and what training uses."""
+    FINALLY = "finally"
+    """All that the source holds by now of what had happened by that moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,72 +69,131 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def rows_sql(view: ViewRead, source: OfflineSource) -> str:
-    """Rows of a view, typed and as stored online: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features."""
+def rows_sql(view: ViewRead, source: OfflineSource, known: Known = Known.THEN, *, raw: bool = False) -> str:
+    """Rows of a view, typed and as stored online: join keys, EVENT_US, CREATED_US, AVAILABLE_US, features.
+
+    `raw` adds RAW_PREFIX + name of each integer feature, the source's value as a DOUBLE.
+    """
     event = f"epoch_us({identifier(source.event_time)})"
     created = f"epoch_us({identifier(source.created_time)})" if source.created_time else event
-    keys = [_cast(source.column(key.key_name), key.name, TABLE[key.dtype].duckdb) for key in view.join_keys]
-    features = [_as_stored(source.column(feature.name), feature) for feature in view.features]
-    selected = ",\n    ".join(
-        [
-            *keys,
-            f"{event} AS {EVENT_US}",
-            f"{created} AS {CREATED_US}",
-            f"{available_sql(event_time=event, created_time=created)} AS {AVAILABLE_US}",
-            *features,
-        ]
-    )
-    return f"SELECT {selected}\n  FROM read_parquet({literal(source.path)})"
+    available = available_sql(event_time=event, created_time=created) if known is Known.THEN else event
+    selected = [_cast(source.column(key.key_name), key.name, TABLE[key.dtype].duckdb) for key in view.join_keys]
+    selected += [f"{event} AS {EVENT_US}", f"{created} AS {CREATED_US}", f"{available} AS {AVAILABLE_US}"]
+    selected += [_as_stored(source.column(feature.name), feature) for feature in view.features]
+    for feature in _integers(view) if raw else ():
+        original = f"TRY_CAST({identifier(source.column(feature.name))} AS DOUBLE)"
+        selected.append(f"{original} AS {identifier(RAW_PREFIX + feature.name)}")
+    listed = ",\n    ".join(selected)
+    return f"SELECT {listed}\n  FROM read_parquet({literal(source.path)})"
 
 
-def timeline_sql(view: ViewRead, source: OfflineSource) -> str:
-    """The view's timeline, as described at the top of this module."""
+def timeline_sql(view: ViewRead, source: OfflineSource, known: Known = Known.THEN, *, asked: str = "") -> str:
+    """The view's timeline, as described at the top of this module.
+
+    `asked` names a table with the join keys of the entities it is made for; empty: every entity of the source.
+    """
     keys = _partition(view)
+    rows = _of_entities(view, rows_sql(view, source, known), asked)
     # The features themselves end the order so that exact ties are settled the same way on every run.
     tie_break = ", ".join(identifier(feature.name) for feature in view.features)
     return (
         f"SELECT * FROM (\n  SELECT *, max({EVENT_US}) OVER (PARTITION BY {keys} ORDER BY {AVAILABLE_US}\n"
         f"    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_before_us\n  FROM (\n"
-        f"  {rows_sql(view, source)}\n"
+        f"  {rows}\n"
         f"  QUALIFY row_number() OVER (PARTITION BY {keys}, {AVAILABLE_US}\n"
         f"    ORDER BY {EVENT_US} DESC, {CREATED_US} DESC, {tie_break}) = 1))\n"
         f"WHERE newest_before_us IS NULL OR {EVENT_US} >= newest_before_us"
     )
 
 
+def _of_entities(view: ViewRead, rows: str, asked: str) -> str:
+    """`rows` of the entities in table `asked`; all of them where it is empty or the view has no entity."""
+    if not asked or not view.join_keys:
+        return f"SELECT * FROM ({rows})"
+    keys = ", ".join(identifier(key.name) for key in view.join_keys)
+    return f"SELECT * FROM ({rows}) SEMI JOIN {asked} USING ({keys})"
+
+
 def point_in_time_sql(
-    contract: FeatureContract, sources: dict[str, OfflineSource], *, questions: str, row_id: str, as_of_us: str
+    contract: FeatureContract,
+    sources: Mapping[str, OfflineSource],
+    *,
+    questions: str,
+    row_id: str,
+    as_of_us: str,
+    known: Known = Known.THEN,
+    timelines: Mapping[str, str] | None = None,
 ) -> str:
     """Values, statuses and event times of every view at every question, ordered by `row_id`.
 
     `questions` names a table or view with `row_id`, `as_of_us` (µs) and the join keys; `row_id` must be unique.
-    Result columns: `view__feature`, `status__view` (`ok`, `missing` or `stale`; a null value under `ok` is a stored
-    null) and `event_us__view` (NULL where no row is visible).
+    `timelines` names tables that hold the views' timelines already, by view; None: they are made in the query, of the
+    entities that are asked for. Result columns: `view__feature`, `status__view` (`ok`, `missing` or `stale`; a null
+    value under `ok` is a stored null) and `event_us__view` (NULL where no row is visible).
     """
     asked = f"q.{identifier(as_of_us)}"
-    timelines, joins, selected = [], [], [f"q.{identifier(row_id)} AS row_id"]
+    made, joins, selected = [], [], [f"q.{identifier(row_id)} AS row_id"]
     for number, view in enumerate(contract.views):
         name = f"v{number}"
-        timelines.append(f"{name} AS (\n{timeline_sql(view, sources[view.name])}\n)")
+        if timelines is None:
+            made.append(f"t{number} AS (\n{timeline_sql(view, sources[view.name], known, asked=questions)}\n)")
+        table = f"t{number}" if timelines is None else timelines[view.name]
         equalities = [f"q.{identifier(key.name)} = {name}.{identifier(key.name)}" for key in view.join_keys]
         conditions = " AND ".join([*equalities, f"{asked} >= {name}.{AVAILABLE_US}"])
-        joins.append(f"ASOF LEFT JOIN {name} ON {conditions}")
-        stale = stale_sql(event_time=f"{name}.{EVENT_US}", as_of=asked, ttl_us=view.ttl_us)
-        selected += [
-            f"CASE WHEN {stale} THEN NULL ELSE {name}.{identifier(feature.name)} END "
-            f"AS {identifier(column_name(view.name, feature.name))}"
-            for feature in view.features
-        ]
-        selected.append(
-            f"CASE WHEN {name}.{EVENT_US} IS NULL THEN '{Status.MISSING}' WHEN {stale} THEN '{Status.STALE}' "
-            f"ELSE '{Status.OK}' END AS {identifier(status_column(view.name))}"
-        )
-        selected.append(f"{name}.{EVENT_US} AS {identifier(event_time_column(view.name))}")
+        joins.append(f"ASOF LEFT JOIN {table} {name} ON {conditions}")
+        selected += _answers(view, name, asked)
     return (
-        f"WITH {', '.join(timelines)}\nSELECT {', '.join(selected)}\nFROM {questions} q\n"
+        (f"WITH {', '.join(made)}\n" if made else "")
+        + f"SELECT {', '.join(selected)}\nFROM {questions} q\n"
         + "\n".join(joins)
         + f"\nORDER BY q.{identifier(row_id)}"
     )
+
+
+def _answers(view: ViewRead, name: str, asked: str) -> list[str]:
+    """What is selected of one view, joined as `name`, at the moments `asked` (an expression)."""
+    stale = stale_sql(event_time=f"{name}.{EVENT_US}", as_of=asked, ttl_us=view.ttl_us)
+    selected = [
+        f"CASE WHEN {stale} THEN NULL ELSE {name}.{identifier(feature.name)} END "
+        f"AS {identifier(column_name(view.name, feature.name))}"
+        for feature in view.features
+    ]
+    selected.append(
+        f"CASE WHEN {name}.{EVENT_US} IS NULL THEN '{Status.MISSING}' WHEN {stale} THEN '{Status.STALE}' "
+        f"ELSE '{Status.OK}' END AS {identifier(status_column(view.name))}"
+    )
+    selected.append(f"{name}.{EVENT_US} AS {identifier(event_time_column(view.name))}")
+    return selected
+
+
+def versions_sql(
+    view: ViewRead, source: OfflineSource, *, questions: str, row_id: str, event_us: str, versions_max: int
+) -> str:
+    """Every version that the source has of the rows with certain event times, oldest version first.
+
+    `questions` names a table with `row_id`, `event_us` (µs) and the view's join keys, each pair of row and event time
+    once. Result columns: row_id, EVENT_US, CREATED_US, the features as stored, and RAW_PREFIX + name of each integer
+    feature; of more than `versions_max` versions the newest.
+    """
+    equalities = [f"q.{identifier(key.name)} = r.{identifier(key.name)}" for key in view.join_keys]
+    conditions = " AND ".join([*equalities, f"q.{identifier(event_us)} = r.{EVENT_US}"])
+    features = [identifier(feature.name) for feature in view.features]
+    raw = [identifier(RAW_PREFIX + feature.name) for feature in _integers(view)]
+    selected = ", ".join(f"r.{each}" for each in [EVENT_US, CREATED_US, *features, *raw])
+    rows = _of_entities(view, rows_sql(view, source, raw=True), questions)
+    newest_first = ", ".join([f"r.{CREATED_US} DESC", *(f"r.{each}" for each in features)])
+    return (
+        f"SELECT q.{identifier(row_id)} AS row_id, {selected}\nFROM {questions} q JOIN ({rows}) r ON {conditions}\n"
+        f"QUALIFY row_number() OVER (PARTITION BY q.{identifier(row_id)}, r.{EVENT_US} ORDER BY {newest_first}) "
+        f"<= {versions_max}\nORDER BY row_id, r.{EVENT_US}, r.{CREATED_US}"
+    )
+
+
+def watermark_sql(source: OfflineSource) -> str:
+    """The newest event time and the newest created time (µs) of a source, one row; NULL where it has no rows."""
+    event = f"epoch_us(max({identifier(source.event_time)}))"
+    created = f"epoch_us(max({identifier(source.created_time)}))" if source.created_time else event
+    return f"SELECT {event} AS {EVENT_US}, {created} AS {CREATED_US} FROM read_parquet({literal(source.path)})"
 
 
 def status_column(view: str) -> str:
@@ -172,6 +247,10 @@ _NULL_ELEMENTS = {
     Dtype.STRING: "''",
     Dtype.BYTES: "''::BLOB",
 }
+
+
+def _integers(view: ViewRead) -> tuple[FeatureField, ...]:
+    return tuple(feature for feature in view.features if feature.dtype in (Dtype.INT32, Dtype.INT64))
 
 
 def _partition(view: ViewRead) -> str:

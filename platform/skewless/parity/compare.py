@@ -1,38 +1,27 @@
-"""Compares served predictions with the same rows computed offline: features, tensor and output, bit for bit.
+"""Compares served predictions with the same rows computed offline, at four levels, and names a cause for each that
+differs.
 
-served, offline:  the same rows in the same order, each as features, tensor and model output
-comparison:       how many rows are equal at each level, and one difference, with its cause, per row that is not
+served, offline   the same rows in the same order, each as features, tensor and model output
+equality          (rows,) per column: the same bits, or close enough for the dtype              `equality.py`
+causes            (rows,) per column, then of the tensor and of the output, as codes            `causes.py`
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.dtypes import Column
-from skewless.features.contract import FeatureContract
-from skewless.features.frame import NO_EVENT_TIME, FeatureFrame
-
-
-class Cause(StrEnum):
-    """Why a served row differs from the offline one, most specific first."""
-
-    MISSING_ONLINE = "missing_online"
-    """Offline has a row of the view, the online store had none."""
-    EXTRA_ONLINE = "extra_online"
-    """The online store had a row that offline was not visible at that moment."""
-    OLDER_ONLINE_ROW = "older_online_row"
-    """The online store had an older row of the view: a write was late or lost."""
-    NEWER_ONLINE_ROW = "newer_online_row"
-    """The online store had a newer row than was visible: the future leaked into it."""
-    VALUE = "value"
-    """Both sides read the row of the same event time, with another value in it."""
-    TRANSFORM = "transform"
-    """Equal features gave another tensor."""
-    MODEL = "model"
-    """An equal tensor gave another output."""
+from skewless.dtypes import Column, Dtype
+from skewless.features.contract import FeatureContract, column_name
+from skewless.features.frame import FeatureFrame
+from skewless.features.on_demand import OnDemandPlan
+from skewless.parity.causes import CAUSES, NO_CAUSE, PENDING, Cause
+from skewless.parity.computed_causes import Codes, inherited, on_demand_causes
+from skewless.parity.equality import Equality, Mask, compare_columns
+from skewless.parity.evidence import Versions
+from skewless.parity.stored_causes import ViewState, columns_of, differing, stored_causes
+from skewless.timestamps import format_timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Rows compared, rows equal at each level, and the rows that are not, in order."""
+    """Rows compared, rows equal to the bit at each level, and the rows that are not, in order."""
 
     rows: int
     features_equal: int
@@ -66,82 +55,129 @@ class Comparison:
     differences: tuple[Difference, ...]
 
 
+def equal_columns(served: FeatureFrame, offline: FeatureFrame) -> dict[str, Equality]:
+    """By column, where both sides are equal."""
+    return {name: compare_columns(column, offline.columns[name]) for name, column in served.columns.items()}
+
+
+def feature_causes(
+    contract: FeatureContract,
+    served: FeatureFrame,
+    offline: FeatureFrame,
+    as_of: NDArray[np.int64],
+    equal: Mapping[str, Equality],
+    *,
+    states: Mapping[str, ViewState],
+    versions: Mapping[str, Versions | None],
+) -> dict[str, Codes]:
+    """By column of the stored views, a cause (rows,) as its code; see `stored_causes`."""
+    found: dict[str, Codes] = {}
+    for view in contract.views:
+        different = differing(view, served, offline, equal)
+        rows = differing_rows(different)
+        if not len(rows):
+            found |= {name: np.full(served.rows, NO_CAUSE, dtype=np.uint8) for name in columns_of(view)}
+            continue
+        found |= stored_causes(
+            view, rows, served, offline, as_of,
+            different=different, versions=versions.get(view.name), state=states[view.name],
+        )  # fmt: skip
+    return found
+
+
+def differing_rows(different: Mapping[str, Mask]) -> NDArray[np.int64]:
+    """Rows in which any of the columns differs, ascending."""
+    if not different:
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(np.any(list(different.values()), axis=0)).astype(np.int64)
+
+
+def computed_causes(
+    contract: FeatureContract,
+    plan: OnDemandPlan,
+    served: FeatureFrame,
+    offline: FeatureFrame,
+    given: Mapping[str, Column],
+    equal: Mapping[str, Equality],
+    stored: Mapping[str, Codes],
+) -> dict[str, Codes]:
+    """By column of the on-demand views, a cause (rows,) as its code; `stored` has those of the stored columns."""
+    found: dict[str, Codes] = {}
+    for view in contract.on_demand:
+        names = [column_name(view.name, feature.name) for feature in view.features]
+        different = {
+            name: ~equal[name].close | (served.statuses[name] != offline.statuses[name]) for name in names
+        }  # an age differs only where that of an input does, which is told there
+        found |= on_demand_causes(view, plan, served, given, different=different, stored=stored, equal=equal)
+    return found
+
+
 def compare(contract: FeatureContract, prediction_ids: Sequence[str], served: Scored, offline: Scored) -> Comparison:
-    """Compare row by row. Floats are compared by their bits, so NaN equals NaN and 0.0 differs from -0.0."""
-    differing_columns = {
-        name: _values_differ(served.frame.columns[name], offline.frame.columns[name]) for name in served.frame.columns
-    }
-    features = np.zeros(len(prediction_ids), dtype=np.bool_)
-    for mask in differing_columns.values():
-        features |= mask
-    tensors = _rows_differ(served.tensor, offline.tensor)
-    outputs = _rows_differ(served.output, offline.output)
-    views = contract.view_of_column
-    differences = tuple(
-        _difference(row, prediction_ids[row], differing_columns, views, served, offline, bool(tensors[row]))
-        for row in np.flatnonzero(features | tensors | outputs).tolist()
-    )
+    """Compare row by row, by bits: NaN equals NaN, and 0.0 differs from -0.0.
+
+    The cause of a feature is told from event times and values alone; a check that asks the source tells more.
+    """
     rows = len(prediction_ids)
+    equal = equal_columns(served.frame, offline.frame)
+    unequal = differing_rows({name: ~each.same for name, each in equal.items()})
+    tensors = rows_differ(served.tensor, offline.tensor)
+    outputs = rows_differ(served.output, offline.output)
+    causes = _causes_by_times(contract, served.frame, offline.frame, equal)
+    views = contract.view_of_column
+    found = []
+    for row in np.flatnonzero(tensors | outputs | np.isin(np.arange(rows), unequal)).tolist():
+        name = next((each for each in views if not equal[each].same[row]), "")
+        if name:
+            code = int(causes[name][row]) if name in causes else NO_CAUSE
+            cause = CAUSES[code] if code < PENDING else Cause.DECLARED_PRECISION
+            sides = [shown(frame.columns[name], row) for frame in (served.frame, offline.frame)]
+        else:
+            cause = Cause.TRANSFORM if tensors[row] else Cause.MODEL
+            level = (served.tensor, offline.tensor) if tensors[row] else (served.output, offline.output)
+            sides = [str(each[row].tolist()) for each in level]
+        found.append(Difference(prediction_ids[row], cause, name, *sides))
     return Comparison(
         rows=rows,
-        features_equal=rows - int(features.sum()),
+        features_equal=rows - len(unequal),
         tensors_equal=rows - int(tensors.sum()),
         outputs_equal=rows - int(outputs.sum()),
-        differences=differences,
+        differences=tuple(found),
     )
 
 
-def _difference(
-    row: int,
-    prediction_id: str,
-    differing_columns: dict[str, NDArray[np.bool_]],
-    views: dict[str, str],
-    served: Scored,
-    offline: Scored,
-    tensor_differs: bool,
-) -> Difference:
-    for name, mask in differing_columns.items():
-        if mask[row]:
-            view = views[name]
-            cause = _cause(int(served.frame.event_times[view][row]), int(offline.frame.event_times[view][row]))
-            return Difference(
-                prediction_id,
-                cause,
-                name,
-                _shown(served.frame.columns[name], row),
-                _shown(offline.frame.columns[name], row),
-            )
-    cause = Cause.TRANSFORM if tensor_differs else Cause.MODEL
-    level = (served.tensor, offline.tensor) if tensor_differs else (served.output, offline.output)
-    return Difference(prediction_id, cause, "", str(level[0][row].tolist()), str(level[1][row].tolist()))
+def _causes_by_times(
+    contract: FeatureContract, served: FeatureFrame, offline: FeatureFrame, equal: Mapping[str, Equality]
+) -> dict[str, Codes]:
+    """By column, what event times and values alone tell."""
+    nowhere = np.zeros(served.rows, dtype=np.bool_)
+    state = ViewState(changed=False, written=None, watermark=None, lower_rung=nowhere, under_other_key=nowhere)
+    as_of = np.full(served.rows, np.iinfo(np.int64).max, dtype=np.int64)
+    without_ttl = replace(contract, views=tuple(replace(view, ttl_us=0) for view in contract.views))
+    states = {view.name: state for view in contract.views}
+    causes = feature_causes(without_ttl, served, offline, as_of, equal, states=states, versions={})
+    every = np.arange(served.rows)
+    for view in contract.on_demand:
+        inputs = {name: causes[name] for _, name in view.inputs if name in causes}
+        for feature in view.features:
+            name = column_name(view.name, feature.name)
+            causes[name] = np.where(equal[name].same, NO_CAUSE, inherited(inputs, equal, every)).astype(np.uint8)
+    return causes
 
 
-def _cause(served_time: int, offline_time: int) -> Cause:
-    if served_time == offline_time:
-        return Cause.VALUE
-    if served_time == NO_EVENT_TIME:
-        return Cause.MISSING_ONLINE
-    if offline_time == NO_EVENT_TIME:
-        return Cause.EXTRA_ONLINE
-    return Cause.OLDER_ONLINE_ROW if served_time < offline_time else Cause.NEWER_ONLINE_ROW
+def rows_differ(served: NDArray[np.float32], offline: NDArray[np.float32]) -> Mask:
+    """Which rows (rows,) of two matrices (rows, columns) differ in any bit."""
+    return np.asarray(np.any(served.view(np.uint32) != offline.view(np.uint32), axis=1), dtype=np.bool_)
 
 
-def _values_differ(served: Column, offline: Column) -> NDArray[np.bool_]:
-    """Rows in which one side is null and the other is not, or both have values of other bits."""
-    both = served.valid & offline.valid
-    if served.values.dtype == np.dtype(object):
-        unequal: NDArray[np.bool_] = np.asarray(served.values != offline.values, dtype=np.bool_)
-    else:
-        size = served.values.dtype.itemsize
-        unequal = np.asarray(served.values.view(f"u{size}") != offline.values.view(f"u{size}"), dtype=np.bool_)
-    differing: NDArray[np.bool_] = (served.valid != offline.valid) | (both & unequal)
-    return differing
-
-
-def _rows_differ(served: NDArray[np.float32], offline: NDArray[np.float32]) -> NDArray[np.bool_]:
-    differing: NDArray[np.bool_] = np.any(served.view(np.uint32) != offline.view(np.uint32), axis=1)
-    return differing
-
-
-def _shown(column: Column, row: int) -> str:
-    return repr(column.values[row : row + 1].tolist()[0]) if column.valid[row] else "null"
+def shown(column: Column, row: int) -> str:
+    """One value of a column for people: a float by the fewest digits that name it, a time as RFC 3339."""
+    if not column.valid[row]:
+        return "null"
+    if column.values.dtype.hasobject:
+        return repr(column.values[row])
+    if column.dtype is not Dtype.TIMESTAMP:
+        return str(column.values[row])
+    try:
+        return format_timestamp(int(column.values[row]))
+    except OverflowError:  # a moment outside the years 1 to 9999
+        return f"{column.values[row]} µs"

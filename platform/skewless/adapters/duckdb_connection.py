@@ -1,0 +1,25 @@
+"""DuckDB connections as the offline store uses them: private, in memory, bounded, and never looking at a network."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+
+from skewless.limits import POINT_IN_TIME_MEMORY
+
+
+@contextmanager
+def connected(memory_limit: str = POINT_IN_TIME_MEMORY) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A private DuckDB with bounded memory that never looks for extensions on a network.
+
+    What does not fit into memory goes into a temporary folder, which is removed in the end.
+    """
+    with tempfile.TemporaryDirectory(prefix="skewless-duckdb-") as spill:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory_limit,
+            "autoinstall_known_extensions": False,
+            "temp_directory": spill,
+        }
+        with duckdb.connect(config=config) as connection:
+            yield connection
