@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup fmt lint typecheck check test unit integration e2e bits kserve-client simulate overload cross-talk fuzz endurance bench bench-compare demo up down doctor lock clean
+.PHONY: help setup fmt lint typecheck check test unit integration e2e bits kserve-client simulate overload cross-talk fuzz endurance crashes calibration bench bench-compare demo up down doctor lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,13 @@ fuzz: $(INSTALLED) ## Send a gateway what no client should, at length (ATTEMPTS=
 endurance: $(INSTALLED) ## Ask a gateway a million mixed requests and see that it holds no more than before (REQUESTS=1000000)
 	@SKEWLESS_TEST_ENDURANCE=$${REQUESTS:-1000000} $(BIN)/pytest tests/endurance $(ARGS)
 
+crashes: $(INSTALLED) ## Kill gateways, shipper, Valkey and a consumer at random for long (SECONDS_EACH=600, SEED=…)
+	@SKEWLESS_TEST_CRASHES_S=$${SECONDS_EACH:-600} SKEWLESS_TEST_CRASHES_SEED=$${SEED:-7} \
+		$(BIN)/pytest -s tests/integration/test_log_crashes.py $(ARGS)
+
+calibration: $(INSTALLED) ## Simulate the drift detector at length: false alarms and delays (WORLDS=16)
+	@$(BIN)/python -m bench.drift_calibration run --worlds $${WORLDS:-16} $(ARGS)
+
 bench: $(INSTALLED) ## Measure against floors in the same run (ARGS="reads --quick" narrows)
 	@$(BIN)/python -m bench run $(ARGS)
 
@@ -98,6 +105,8 @@ lock: $(INSTALLED) ## Resolve dependencies again, keeping pins that still fit (A
 	@$(COMPILE) $(ARGS) pyproject.toml --all-extras --group dev --output-file requirements.lock
 	@$(COMPILE) $(ARGS) pyproject.toml --extra gateway --extra postgres --extra s3 --extra tracing --group build --constraints requirements.lock \
 		--output-file services/skewless_gateway/requirements.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra log --extra kafka --extra s3 --group build --constraints requirements.lock \
+		--output-file services/skewless_shipper/requirements.lock
 	@$(COMPILE) $(ARGS) --group triton --constraints requirements.lock \
 		--output-file services/skewless_triton/requirements.lock
 

@@ -44,6 +44,7 @@ from skewless.stack.valkey import valkey_spec
 from skewless.timestamps import Micros
 
 ENDPOINT = "bench"
+GATEWAY_PROGRAM = "skewless_gateway"
 HTTP, GRPC, SHARED_MEMORY, IN_PROCESS = WAYS = ("http", "grpc", "shm", "in-process")
 """How a gateway reaches the model; the embedded stack's way comes first."""
 FEATURES = 40
@@ -140,10 +141,22 @@ class GatewayStack:
             time.sleep(_POLL_S)
         return process.pid
 
-    def gateway(self, name: str, way: str, *, source: Path | None = None, **settings: str) -> Served:
+    @property
+    def folder(self) -> Path:
+        """Of everything that the stack keeps."""
+        return self._folder
+
+    def log_of(self, name: str) -> Path:
+        """The folder of the prediction log of a gateway."""
+        return self._folder / f"log-{name}"
+
+    def gateway(
+        self, name: str, way: str, *, source: Path | None = None, program: str = GATEWAY_PROGRAM, **settings: str
+    ) -> Served:
         """A gateway with one of WAYS to the model, and every setting else as shipped.
 
-        `source` is another checkout whose gateway is to run; `settings` come by name without the gateway's prefix.
+        `source` is another checkout whose gateway is to run, `program` a module that runs it in a way of its own;
+        `settings` come by name without the gateway's prefix.
         """
         port, admin_port = free_ports(2)
         environment = {
@@ -151,10 +164,13 @@ class GatewayStack:
             "TRITON": self.model_server(way),
             "DATABASE_URL": self._database,
             "ARTIFACTS": str(self._folder / "artifacts"),
-            "PREDICTION_LOG": str(self._folder / f"log-{name}"),
+            "PREDICTION_LOG": str(self.log_of(name)),
             **settings,
         }
         spec = gateway_spec(port=port, admin_port=admin_port, environment=environment, logs=self._logs / name)
+        if program != GATEWAY_PROGRAM:
+            command = (sys.executable, "-P", "-m", program)
+            spec = replace(spec, command=command, environment={**spec.environment, "PYTHONPATH": str(ROOT)})
         if source is not None:
             spec = _of_checkout(spec, source)
         self._progress(f"starting {name}")

@@ -14,7 +14,9 @@ SUITES = {
     "transforms": "bench.transforms",
     "fitting": "bench.fitting",
     "counting": "bench.counting",
+    "point-in-time": "bench.point_in_time",
     "gateway": "bench.gateway",
+    "log": "bench.log",
 }
 """Modules with `run(options: Options) -> SuiteResult`, imported only to run."""
 

@@ -30,9 +30,83 @@ ENDPOINT_QUEUE_MS = 300
 MODEL_BATCH_ROWS_MAX = 1_024
 """Rows of one Triton call and of its dynamic batch."""
 OUTCOMES_MAX = 10_000
-"""Outcomes in one POST /v1/outcomes."""
+"""Outcomes in one POST /v1/outcomes as JSON; any number come as NDJSON."""
+OUTCOME_LINE_BYTES_MAX = 64 * 1024
+"""One outcome on a line of NDJSON: a label and some join keys of the longest length with their names."""
+OUTCOME_CHUNK = 256
+"""Outcomes that are read at once, so that no request waits longer than some milliseconds for them."""
+OUTCOME_STREAMS_MAX = 4
+"""NDJSON bodies of outcomes taken at once per gateway process; each holds one chunk."""
+OUTCOME_REFUSALS_TOLD_MAX = 100
+"""Refused lines of one body that the answer explains; it counts all of them."""
+OUTCOME_AHEAD_S = 60.0
+"""How far behind a caller's the gateway's clock may be: an outcome is told of the past."""
+OUTCOME_WINDOW_S = 30 * 86_400.0
+"""How far back an outcome told by entity looks for its prediction where the endpoint does not say otherwise."""
+OUTCOME_WINDOW_S_MAX = 10 * 366 * 86_400.0
+"""Longest label horizon and outcome window: ten years, beyond which a slip of the unit is likelier."""
+LOG_READ_MEMORY_BYTES = 2_048 * MIB
+"""What a query of the log may hold in memory, enough to join ten million outcomes; more goes to a temporary folder."""
+LOG_READ_SPOOL_BYTES = 64 * MIB
+"""Rows of spool files that a reader holds in memory; those of further files go to a temporary folder."""
+LOG_READ_BATCH_ROWS = 16_384
+"""Rows that a reader of the log hands over at once: about 16 MiB at 1 KiB each."""
+LOG_READ_TRIES = 3
+"""A read whose files were replaced meanwhile, by compaction or deletion, is made again so often."""
 LOG_BUFFER_ROWS_MAX = 50_000
 """Prediction records waiting to be flushed; at the bound the gateway flushes before it answers."""
+LOG_ROW_GROUP_ROWS = 16_384
+"""Rows of one row group of a stored log file: what a look-up of one prediction reads, some MiB."""
+LOG_FILE_BYTES_MAX = 1_024 * MIB
+"""The largest size that files of the log store may be asked to have; one is held in memory while it is sent to S3."""
+LOG_ROUND_BYTES_MAX = 256 * MIB
+"""The most spool bytes that may be asked to go into one commit; the shipper holds them as Arrow meanwhile."""
+LOG_TABLES_KEPT = 64
+"""Tables of the log store whose state a shipper keeps in memory; one more is read again when it is written."""
+LOG_STORE_REQUEST_S = 120.0
+"""One request to the log store with its body: a file of the default size at 5 Mbit/s."""
+LOG_COMPACT_FILES_MIN = 16
+"""Small files of one day that are worth a compaction while the day goes on."""
+LOG_COMPACT_FILES_MAX = 256
+"""Files that one compaction takes: all of them are open at once."""
+LOG_SETTLED_S = 3_600.0
+"""A day whose newest file is older has settled: its last small files are put together, however few they are."""
+LOG_REPLACED_KEPT_S = 3_600.0
+"""Files that compaction replaced stay for so long, for readers that hold a list of files."""
+LOG_UNNAMED_AGE_S = 86_400.0
+"""Files in a table's folder that no commit names are removed at this age; none takes as long to be committed."""
+LOG_REWRITE_TRIES = 5
+"""A rewriting of files that another one overtook is made again so often."""
+LOG_SINK_RETRY_S = 1.0
+LOG_SINK_RETRY_S_MAX = 30.0
+"""Pause before a sink that failed is tried again; doubles from the first to the second."""
+SHIPPER_REQUEST_S = 2.0
+"""A scrape of a shipper's page; they are answered one after another."""
+SHIPPER_LAST_LOOK_S = 20.0
+"""A shipper that is stopped begins no further batch of segments after so long; the next one goes on."""
+SHIPPER_STUCK_S = 900.0
+"""A shipper whose look takes longer says that it is not well: a batch may take minutes over a slow link."""
+LOG_REQUESTS_MAX = 64
+"""Requests of the command line that wait for a shipper."""
+LOG_DELETION_WAIT_S = 120.0
+"""How long a deletion waits for segments that were begun before it: a writer seals its segment after some seconds."""
+LOG_RETRY_S = 0.2
+"""How often a log that cannot be written is tried again."""
+LOG_TOLD_EVERY_S = 60.0
+"""A log that goes on failing says so this often, not at every try."""
+LOG_CLOSE_TRY_S = 10.0
+"""How long a log that is closed goes on trying to write what it has in memory."""
+LOG_SPOOL_LOOK_S = 1.0
+"""How often a log looks how large its spool folder is, which others write to and ship from as well."""
+LOG_SPOOL_LOOK_SHARE = 0.02
+"""Most of the time that looking may take: with 100,000 files one look takes a second."""
+LOG_LEFTOVER_AGE_S = 60.0
+"""A segment is created within milliseconds; a file that was never finished for so long is nobody's."""
+LOG_BLOCK_ROWS_MAX = 256
+"""Rows up to which requests are merged into one frame of the prediction log; names of columns are next to nothing then,
+and larger frames cost the kernel's work for fresh memory."""
+LOG_BLOCK_ROWS_ALONE = 64
+"""A request of so many rows has a frame of its own, as it is: merging would only copy it."""
 FAULTS_MAX = 100
 """Unreadable stored values of which a read tells the reason; the status of every one is told all the same."""
 FLUSH_ROWS_MAX = 1_024
@@ -245,8 +319,87 @@ LOG_CLOSE_S = 2.0
 """How long a process that ends goes on writing its log."""
 ACCESS_LINES_PER_S_MAX = 100
 """Lines of the access log per second and worker; a flood of refusals must not become a flood of lines."""
+DRIFT_CELLS_MAX = 1 << 25
+"""Counts that windows of a drift check keep together: 256 MiB, or eight weeks of 5-minute windows of 70 columns."""
+DRIFT_BIN_ROWS_MAX = 1 << 20
+"""Values of a column that its bins are chosen from, one column at a time: 8 MiB, and some times that to sort them."""
+DRIFT_BIN_OBJECTS_MAX = 1 << 18
+"""The same of lists and bytes, which are objects."""
+DRIFT_WORDS_MAX = 200_000
+"""Distinct words of a column that are counted at once; beyond, the rarer half is forgotten."""
+DRIFT_SLICES_MAX = 17
+"""Slices of a drift check: the most frequent values of a column, and one for all others."""
+POINT_IN_TIME_MEMORY = "2GB"
+"""Memory of a point-in-time join; what does not fit goes to a temporary folder. A laptop has it to spare."""
+TRAINING_PART_ROWS = 500_000
+"""Examples that are joined with their features at once: forty features of them are some 200 MB, twice while they are
+converted."""
+PARITY_CHUNK_ROWS = 50_000
+"""Predictions that a parity check holds at once: some 100 MB with forty features, twice, and their evidence."""
+PARITY_VERSIONS_MAX = 16
+"""Versions of one source row that are looked at to explain a served value, the newest ones; more are not told apart."""
+PARITY_PROBED_ENTITIES_MAX = 1_000
+"""Entities of a view, missing online, that are looked for under other key types per chunk: a few reads of the store."""
+PARITY_EXAMPLES_MAX = 5
+"""Mismatches of each view and cause that a report shows."""
+PARITY_CLUSTERS = 65_536
+"""Bins into which entities are hashed to count how mismatches cluster; entities that share one widen the interval."""
+PARITY_REPORTS_MAX = 200
+"""Reports kept in a home per endpoint, the newest ones, each a few kilobytes."""
+MATERIALIZATION_S_MAX = 900.0
+"""A materialization's rows count as written so long after its own moment; it is recorded by its beginning."""
+STREAM_PART_BYTES_MAX = 512 * 1024
+"""One part of a segment on the stream, compressed: well below the 1 MiB that a Kafka broker takes by default."""
+STREAM_ROW_BYTES_MAX = 1_000_000
+"""A part of a single row may be so large, which a Kafka broker still takes; a larger row is left out and counted."""
+STREAM_PART_RAW_BYTES_MAX = 16 * MIB
+"""One part decompressed: rows that repeat themselves shrink a hundredfold, and a consumer holds them unpacked."""
+STREAM_HEAD_BYTES_MAX = 4_096
+"""What a part says of itself."""
+STREAM_PARTS_AT_ONCE = 8
+"""Parts sent or received in one exchange: at most some MiB, so that neither side holds a whole segment."""
+STREAM_TIMEOUT_S = 5.0
+"""One exchange of parts with a stream's server."""
+STREAM_WAIT_S = 1.0
+"""How long a consumer's server is asked to wait for something new; a consumer that is told to stop takes as long."""
+STREAM_CLAIM_IDLE_S = 60.0
+"""A part that a consumer of Valkey has held unacknowledged for so long is another's: longer than any effect takes."""
+STREAM_CLAIM_EVERY_S = 5.0
+"""How often a consumer of Valkey looks for parts that were left by another one."""
+STREAM_RETRY_S = 0.1
+STREAM_RETRY_S_MAX = 5.0
+"""Pause before a consumer tries a server or a database again that is away; doubles from the first to the second."""
+STREAM_BYTES_MIN = 16 * MIB
+"""The least memory that a stream can be given: two exchanges of the largest parts must fit."""
+STREAM_GROUPS_MAX = 64
+"""Groups of consumers of one stream that a publisher looks at; each costs a question per exchange."""
+STREAM_NUMBERS_KEPT = 512
+"""Segments that have left the spool whose number a publisher remembers: one may come back after a crash."""
+CONSUMED_SEGMENTS_KEEP_S = 14 * 86_400.0
+"""How long a group remembers a segment: twice the week that a Kafka broker keeps by default and may deliver again."""
+CONSUMED_SEGMENTS_AT_ONCE = 500
+"""Rows of the ledger of consumed segments that one statement reads or forgets."""
+REPLAY_CHUNK_ROWS = 8_192
+"""Logged predictions recomputed at once: 20 MiB of columns, and enough rows that a call costs nothing beside them."""
+REPLAY_CHUNKS_AHEAD = 2
+"""Chunks of a replay that wait for each process, so that none is idle and memory stays that of a few chunks."""
+REPLAY_PROCESSES_MAX = 64
+"""Processes of one replay; each holds the bundles that it recomputes."""
+REPLAY_ROWS_PER_PROCESS = 50_000
+"""Predictions for which a process of a replay is started by default: starting one takes as long as ten thousand."""
+REPLAY_IDS_MAX = 1_000
+"""Predictions that `skewless replay` is given by their ids; more are replayed with --all."""
+REPLAY_ROWS_MAX = 20_000_000
+"""Predictions in one back-test, which keeps 11 bytes of each, and 4 per slice: some hundred MiB at most."""
+REPLAY_DIFFERENCES_MAX = 1_000
+"""Differences that a replay tells one by one; all are counted."""
+REPLAY_SLICES_MAX = 8
+"""Slices of one back-test."""
+REPLAY_SLICE_VALUES_MAX = 1_000
+"""Values of a slice that are told apart while rows stream past; the first ones, the rest together."""
 
 assert ROWS_MAX <= MODEL_BATCH_ROWS_MAX, "one request must fit one model call"
+assert LOG_BLOCK_ROWS_ALONE <= LOG_BLOCK_ROWS_MAX, "what is merged fits into a frame"
 assert DEADLINE_MS_DEFAULT <= DEADLINE_MS_MAX
 assert (ONLINE_STORE_TIMEOUT_S + MODEL_TIMEOUT_S) * 1_000 < DEADLINE_MS_MAX, "inner waits must fit the outer one"
 assert CONNECT_TIMEOUT_S <= ONLINE_STORE_TIMEOUT_S
@@ -275,4 +428,12 @@ assert WORKER_RESTART_S <= WORKER_RESTART_S_MAX < WORKER_STABLE_S
 assert WORKER_BEAT_S < CONTROL_TIMEOUT_S < WORKER_READY_S < WORKER_START_S
 assert LISTEN_PATIENCE_S < WORKER_READY_S
 assert TRACE_BATCH <= TRACES_WAITING_MAX, "a batch fits into the queue"
+assert LOG_CLOSE_TRY_S < WORKER_CLOSE_S, "a closing worker is not killed while it still tries to write its log"
 assert ACCESS_LINES_PER_S_MAX < LOG_LINES_WAITING_MAX, "one second of the access log fits into the queue"
+assert STREAM_PART_BYTES_MAX <= STREAM_ROW_BYTES_MAX < MIB - STREAM_HEAD_BYTES_MAX, "Kafka's default bound"
+assert 2 * STREAM_PARTS_AT_ONCE * STREAM_ROW_BYTES_MAX <= STREAM_BYTES_MIN
+assert STREAM_WAIT_S < STREAM_TIMEOUT_S < STREAM_CLAIM_IDLE_S
+assert STREAM_CLAIM_EVERY_S < STREAM_CLAIM_IDLE_S
+assert LOG_SINK_RETRY_S <= LOG_SINK_RETRY_S_MAX
+assert LOG_REPLACED_KEPT_S < LOG_UNNAMED_AGE_S
+assert LOG_COMPACT_FILES_MIN < LOG_COMPACT_FILES_MAX

@@ -12,18 +12,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from skewless.bundles.serving_profile import Target
 from skewless.errors import InvalidSettings
+from skewless.limits import LOG_FILE_BYTES_MAX, LOG_ROUND_BYTES_MAX, MIB
 
 STACK_PREFIX = "SKEWLESS_STACK_"
 GATEWAY_PREFIX = "SKEWLESS_GATEWAY_"
-PREFIXES = ("SKEWLESS_", STACK_PREFIX, GATEWAY_PREFIX)
+SHIPPER_PREFIX = "SKEWLESS_SHIPPER_"
+PREFIXES = ("SKEWLESS_", STACK_PREFIX, GATEWAY_PREFIX, SHIPPER_PREFIX)
 """Every prefix in use. A variable belongs to the longest prefix it starts with."""
 _PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s]*@")
 
@@ -103,6 +105,11 @@ class Home:
         return self.root / "predictions"
 
 
+def log_store_of(prediction_log: Path) -> Path:
+    """The log store of a prediction log's folder where no other is configured."""
+    return prediction_log / "store"
+
+
 STEP_PACKAGES = "Installed packages whose functions transforms may call as `python` steps, separated by commas."
 
 
@@ -139,6 +146,11 @@ class Settings(BaseSettings):
         default=None,
         description="Where bundles are kept: a folder, or `s3://bucket/prefix`; a folder in the home where not given.",
     )
+    log_store: str | None = Field(
+        default=None,
+        description="Where the prediction log is kept for good: a folder, or `s3://bucket/prefix`; `store` in the "
+        "prediction log's folder where not given.",
+    )
     target: Target = Field(
         default=Target.EMBEDDED_CPU, description="What kind of model server bundles are deployed for."
     )
@@ -148,6 +160,11 @@ class Settings(BaseSettings):
     def artifacts_address(self) -> str:
         """Where bundles are kept, configured or under the home."""
         return self.artifacts or str(self.folders.artifacts)
+
+    @property
+    def log_store_address(self) -> str:
+        """Where the prediction log is kept for good, configured or under the home."""
+        return self.log_store or str(log_store_of(self.folders.predictions))
 
     @property
     def allowed_step_packages(self) -> frozenset[str]:
@@ -201,6 +218,16 @@ class StackSettings(BaseSettings):
         ge=0,
         le=65_535,
         description="Preferred port of the gateway's admin listener; where it is taken, a free one.",
+    )
+    shipper_port: int = Field(
+        default=8102,
+        ge=0,
+        le=65_535,
+        description="Preferred port of the shipper's metrics; where it is taken, a free one.",
+    )
+    stream: bool = Field(
+        default=False,
+        description="Whether segments of the prediction log go to a stream in the stack's Valkey as well.",
     )
     valkey_port: int = Field(default=0, ge=0, le=65_535, description="Port of Valkey.")
     model_server: ModelServer = Field(
@@ -264,6 +291,117 @@ class StackSettings(BaseSettings):
         if self.model_server is ModelServer.AUTO:
             return platform.system() == "Linux"
         return self.model_server is ModelServer.TRITON
+
+
+class ShipperSettings(BaseSettings):
+    """The shipper of a prediction log's folder."""
+
+    model_config = SettingsConfigDict(env_prefix=SHIPPER_PREFIX, env_ignore_empty=True, frozen=True)
+
+    prediction_log: Path = Field(description="Folder of the prediction log whose segments are shipped.")
+    log_store: str | None = Field(
+        default=None,
+        description="Where they are kept for good: a folder, or `s3://bucket/prefix`; `store` in that folder where not "
+        "given.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address of the shipper's own listener, for its metrics.")
+    port: int = Field(
+        default=8102, ge=0, le=65_535, description="Port of `/metrics` and `/healthz`; 0 opens no listener."
+    )
+    look_s: float = Field(
+        default=1.0,
+        ge=0.05,
+        le=60,
+        description="Seconds between two looks for sealed segments; the stream gets them then.",
+    )
+    round_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="Seconds that segments wait for others before they are committed to the log store together.",
+    )
+    round_bytes: int = Field(
+        default=32 * MIB,
+        ge=MIB,
+        le=LOG_ROUND_BYTES_MAX,
+        description="Bytes of segments that are committed without waiting, and at most at once.",
+    )
+    file_bytes: int = Field(
+        default=64 * MIB,
+        ge=MIB,
+        le=LOG_FILE_BYTES_MAX,
+        description="Size of the files that small ones are put together into.",
+    )
+    upkeep_s: float = Field(
+        default=60.0, ge=0.1, le=86_400, description="Seconds between two looks for files to put together."
+    )
+    retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Days that records are kept in the log store; for ever where not given.",
+    )
+    retention_by_endpoint: str = Field(
+        default="",
+        description="Other numbers of days for the predictions of single endpoints, such as `search=30,fraud=400`.",
+    )
+    log_hash_key: SecretStr | None = Field(
+        default=None,
+        description="The gateways' SKEWLESS_GATEWAY_LOG_HASH_KEY, so that hashed join keys are found to be deleted.",
+    )
+    stream: SecretStr | None = Field(
+        default=None,
+        description="URL of the stream that sealed segments go to: redis://…, rediss://…, redis+sentinel://…, "
+        "redis+cluster://…, valkey://…, unix://… or kafka://host:port,host:port/topic; none where not given.",
+    )
+    stream_name: str = Field(
+        default="skewless.log", description="Key of the stream in Valkey; Kafka's topic is in the URL."
+    )
+    stream_bytes_max: int = Field(
+        default=64 * MIB,
+        ge=16 * MIB,
+        description="Memory that the stream may take in Valkey, in bytes; Kafka keeps its own retention.",
+    )
+    stream_when_full: Literal["wait", "trim"] = Field(
+        default="wait",
+        description="`wait`: segments stay in the spool until slow groups have read; `trim`: the oldest go, and groups "
+        "are told of the gap.",
+    )
+    stream_options: Path | None = Field(
+        default=None,
+        description="File of librdkafka properties for kafka://, such as security.protocol and sasl.password.",
+    )
+
+    @field_validator("retention_by_endpoint")
+    @classmethod
+    def _must_name_days(cls, value: str) -> str:
+        days_by_endpoint(value)
+        return value
+
+    @property
+    def log_store_address(self) -> str:
+        """Where segments are kept for good, configured or in the log's folder."""
+        return self.log_store or str(log_store_of(self.prediction_log))
+
+    @property
+    def days_by_endpoint(self) -> dict[str, int]:
+        """`retention_by_endpoint` as numbers."""
+        return days_by_endpoint(self.retention_by_endpoint)
+
+
+def days_by_endpoint(listed: str) -> dict[str, int]:
+    """Days by endpoint from a list such as `search=30,fraud=400`. Raises ValueError.
+
+    >>> days_by_endpoint("search=30, fraud=400")
+    {'search': 30, 'fraud': 400}
+    """
+    found: dict[str, int] = {}
+    for part in filter(None, (each.strip() for each in listed.split(","))):
+        name, separator, days = part.partition("=")
+        if not separator or not name or not days.isdecimal() or int(days) < 1 or name in found:
+            raise ValueError(f"`{part}` is not an endpoint with a number of days, such as `search=30`")
+        found[name] = int(days)
+    return found
 
 
 def load_settings(settings_class: type[SettingsT], given: Mapping[str, str] | None = None) -> SettingsT:

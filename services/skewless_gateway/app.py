@@ -67,7 +67,7 @@ DOCUMENTED = (
         "POST",
         "/v1/outcomes",
         "take_outcomes",
-        "Keep what turned out for earlier predictions; all of the body or nothing of it.",
+        "Keep what turned out for earlier predictions: all of a JSON body or nothing of it, NDJSON line by line.",
         documentation.OUTCOMES,
     ),
     DocumentedRoute(

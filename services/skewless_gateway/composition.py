@@ -13,7 +13,6 @@ import uuid_utils
 from skewless.adapters.artifact_opening import open_artifact_store
 from skewless.adapters.folder_artifact_store import FolderArtifactStore
 from skewless.adapters.prediction_log import FolderPredictionLog
-from skewless.adapters.prediction_sealer import seal_apart
 from skewless.adapters.redis_online_store import RedisOnlineStore
 from skewless.adapters.step_loader import TransformSteps
 from skewless.bundles.admission import DIFFERENTIAL_ROWS_LOADING, Surroundings, admit
@@ -28,6 +27,7 @@ from skewless.registry.snapshots import FeatureSnapshots
 from skewless.rollout.routes import RoutingTable
 from skewless.serving.data_plane import DataPlane
 from skewless.serving.guarded_store import GuardedStore
+from skewless.serving.log_privacy import LogPrivacy
 from skewless.serving.shadows import Shadows
 from skewless.serving.tallies import Tallies
 from skewless.settings import step_packages
@@ -86,7 +86,7 @@ async def open_gateway(
         servers = _open_servers(settings, copies, metrics)
         backend = servers.backend
         stack.push_async_callback(backend.close)
-        log = await _open_log(settings)
+        log = await _open_log(settings, metrics)
         stack.push_async_callback(log.close)
         stack.push_async_callback(features.close)
         admission = _open_admission(settings, metrics)
@@ -126,7 +126,7 @@ async def open_gateway(
             clock=time.monotonic_ns,
             now=now,
             allow_as_of=settings.allow_as_of,
-            buffered_rows=lambda: log.buffered_rows,
+            privacy=_privacy(settings),
             guard=guard,
             draining=draining,
             public_metrics=settings.public_metrics,
@@ -157,7 +157,12 @@ def _followers(
         on_change=lambda _state: _show_contracts(metrics, follower, snapshots),
     )
     bundles = LoadedBundles(
-        copies.load, servers.backend, hash_sizes=snapshots.hash_sizes, target=settings.target, places=servers
+        copies.load,
+        servers.backend,
+        hash_sizes=snapshots.hash_sizes,
+        target=settings.target,
+        places=servers,
+        can_hash=settings.log_hash_key is not None,
     )
 
     def routes_changed(state: RouteState) -> None:
@@ -183,10 +188,27 @@ def _open_tracing(stack: AsyncExitStack, settings: GatewaySettings, metrics: Gat
     return tracing
 
 
-async def _open_log(settings: GatewaySettings) -> FolderPredictionLog:
-    return await asyncio.to_thread(
-        partial(FolderPredictionLog, settings.prediction_log, flush_ms=settings.log_flush_ms, seal=seal_apart)
+async def _open_log(settings: GatewaySettings, metrics: GatewayMetrics) -> FolderPredictionLog:
+    log = await asyncio.to_thread(
+        partial(
+            FolderPredictionLog,
+            settings.prediction_log,
+            flush_ms=settings.log_flush_ms,
+            fsync=settings.log_fsync,
+            segment_age_s=settings.log_segment_age_s,
+            spool_bytes_max=settings.log_spool_bytes_max,
+            when_full=settings.log_when_full,
+            privacy=_privacy(settings),
+            flushed=metrics.log.flushed,
+        )
     )
+    metrics.log.watch(log)
+    return log
+
+
+def _privacy(settings: GatewaySettings) -> LogPrivacy:
+    key = settings.log_hash_key
+    return LogPrivacy() if key is None else LogPrivacy(key.get_secret_value().encode())
 
 
 def _open_servers(settings: GatewaySettings, copies: BundleCopies, metrics: GatewayMetrics) -> ModelServers:

@@ -171,37 +171,70 @@ PREDICT_BATCH: dict[str, Any] = {
     "security": SECURITY,
 }
 
-OUTCOMES: dict[str, Any] = {
-    "requestBody": _body(
+_TOLD: dict[str, Any] = {
+    "label": {"type": ["string", "boolean", "number"]},
+    "outcome_time": {"type": ["string", "null"], "format": "date-time"},
+}
+_OUTCOME: dict[str, Any] = {
+    "oneOf": [
         {
             "type": "object",
-            "required": ["outcomes"],
+            "required": ["prediction_id", "label"],
             "additionalProperties": False,
-            "properties": {
-                "outcomes": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": OUTCOMES_MAX,
-                    "items": {
-                        "type": "object",
-                        "required": ["prediction_id", "label"],
-                        "additionalProperties": False,
-                        "properties": {
-                            "prediction_id": {"type": "string", "format": "uuid"},
-                            "label": {"type": ["string", "boolean", "number"]},
-                            "outcome_time": {"type": ["string", "null"], "format": "date-time"},
-                        },
-                    },
-                }
-            },
+            "properties": {"prediction_id": {"type": "string", "format": "uuid"}, **_TOLD},
         },
         {
-            "outcomes": [
-                {"prediction_id": _PREDICTION_ID, "label": "late", "outcome_time": "2013-05-01T19:02:00Z"},
-            ]
+            "type": "object",
+            "required": ["endpoint", "entity", "at", "label"],
+            "additionalProperties": False,
+            "properties": {
+                "endpoint": {"type": "string"},
+                "entity": {"type": "object", "description": "Every join key of the endpoint's instances."},
+                "at": {"type": "string", "format": "date-time", "description": "The moment that was asked about."},
+                **_TOLD,
+            },
         },
-    ),
-    "responses": _answer({"accepted": 1}, 400, 401, 403, 408, 413, 415, 429, 503),
+    ]
+}
+_BY_ID = {"prediction_id": _PREDICTION_ID, "label": "late", "outcome_time": "2013-05-01T19:02:00Z"}
+_BY_ENTITY = {
+    "endpoint": "flight-delay",
+    "entity": {"origin": "EWR", "tail_number": "N14228"},
+    "at": "2013-05-01T09:30:00Z",
+    "label": "late",
+}
+OUTCOMES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        {
+                            "type": "object",
+                            "required": ["outcomes"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "outcomes": {
+                                    "type": "array",
+                                    "minItems": 1,
+                                    "maxItems": OUTCOMES_MAX,
+                                    "items": _OUTCOME,
+                                }
+                            },
+                        },
+                        *_OUTCOME["oneOf"],
+                    ]
+                },
+                "example": {"outcomes": [_BY_ID, _BY_ENTITY]},
+            },
+            _NDJSON: {
+                "schema": {"type": "string", "description": "An outcome on each line, of any number."},
+                "example": f"{json.dumps(_BY_ID)}\n{json.dumps(_BY_ENTITY)}\n",
+            },
+        },
+    },
+    "responses": _answer({"accepted": 1}, 400, 401, 403, 404, 408, 413, 415, 429, 503),
     "security": SECURITY,
 }
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from skewless.errors import Unavailable
 from skewless.features.contract_changes import Definitions
 from skewless.features.online_store import OnlineStore
 from skewless.limits import LOG_BUFFER_ROWS_MAX
 from skewless.serving.data_plane import DataPlane
 from skewless.serving.deadline import MonotonicClock
+from skewless.serving.log_privacy import LogPrivacy
 from skewless.serving.ports import ModelBackend, PredictionLog
 from skewless.timestamps import Micros
 from skewless_gateway.access_log import AccessLog, silent
@@ -55,8 +57,8 @@ class Gateway:
     clock: MonotonicClock
     now: Callable[[], Micros]
     allow_as_of: bool
-    buffered_rows: Callable[[], int] = lambda: 0
-    """Log records in memory only."""
+    privacy: LogPrivacy = field(default_factory=LogPrivacy)
+    """What the log keeps in place of marked values."""
     draining: Callable[[], bool] = lambda: False
     """Whether this process is on its way out, and wants no more requests."""
     public_metrics: bool = True
@@ -84,17 +86,28 @@ class Gateway:
 
     async def parts(self) -> dict[str, PartState]:
         """State of every part by name. The gateway is ready when all are ok."""
-        buffered = self.buffered_rows()
         served = {name: endpoint.served for name, endpoint in self.follower.state.endpoints.items()}
-        is_full = buffered >= LOG_BUFFER_ROWS_MAX
         return {
             "online_store": PartState(*await online_store_state(self.store, served)),
             "model_backend": PartState(*await model_backend_state(self.backend, served)),
             "routes": self._routes(),
             "feature_registry": self._feature_registry(),
-            "prediction_log": PartState(not is_full, f"{buffered} records wait to be flushed" if is_full else ""),
+            "prediction_log": self._prediction_log(),
             "lifecycle": PartState(not self.draining(), "this gateway is draining" if self.draining() else ""),
         }
+
+    def _prediction_log(self) -> PartState:
+        """Ok as long as answers can be kept, be it in memory; that the disk takes nothing is told before that ends."""
+        state = self.log.state()
+        waiting = f"{state.buffered_rows} records wait to be flushed"
+        try:
+            self.log.refuse_if_full(1)
+        except Unavailable as error:
+            return PartState(False, f"{error.message}; {waiting}")
+        is_full = state.buffered_rows >= LOG_BUFFER_ROWS_MAX
+        if state.failure:
+            return PartState(not is_full, f"{state.failure}; {waiting}")
+        return PartState(not is_full, waiting if is_full else "")
 
     def _feature_registry(self) -> PartState:
         """Always ok: what is told here makes no prediction wrong today, but perhaps the next bundle."""
@@ -127,6 +140,6 @@ async def readiness(gateway: Gateway) -> tuple[bool, dict[str, dict[str, Any]]]:
 
 def metrics_text(gateway: Gateway, *, open_metrics: bool = False) -> bytes:
     """Every metric, as Prometheus scrapes them."""
-    gateway.metrics.log_buffered_rows.set(gateway.buffered_rows())
+    gateway.metrics.log_buffered_rows.set(gateway.log.state().buffered_rows)
     gateway.metrics.show_snapshot_ages(gateway.snapshots.ages_s(gateway.now()))
     return gateway.metrics.exposition(open_metrics=open_metrics)

@@ -18,10 +18,11 @@ from skewless.bundles.model_repository import model_name
 from skewless.bundles.serving_profile import Target
 from skewless.canonical_json import Digest
 from skewless.errors import BundleRefused, SkewlessError, Unavailable
-from skewless.features.contract import FeatureContract
+from skewless.features.contract import FeatureContract, LogMark
 from skewless.features.plan import ReadPlan
 from skewless.limits import BUNDLE_LOADS_MAX
 from skewless.serving.instance_fit import misfits
+from skewless.serving.log_privacy import log_marks
 from skewless.serving.ports import ModelBackend
 from skewless.serving.served_bundle import ServedBundle, admit_model, prepare_bundle, reproduce
 
@@ -84,17 +85,20 @@ class LoadedBundles:
         hash_sizes: Callable[[str], Mapping[tuple[str, ...], int]],
         target: Target = Target.EMBEDDED_CPU,
         places: ModelPlaces | None = None,
+        can_hash: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`hash_sizes` says how large a Feast project's entity hashes are, for the plans of bundles loaded then.
 
-        Without `places` models run at the backend and nowhere else.
+        Without `places` models run at the backend and nowhere else. Unless it `can_hash`, bundles are refused of which
+        the log must keep hashes.
         """
         self._load_bundle = load_bundle
         self._backend = backend
         self._hash_sizes = hash_sizes
         self._target = target
         self._places = places
+        self._can_hash = can_hash
         self._clock = clock
         self._loaded: dict[Digest, LoadedBundle] = {}
         self._loading: dict[Digest, asyncio.Task[LoadedBundle]] = {}
@@ -214,6 +218,13 @@ class LoadedBundles:
 
     def _prepared(self, bundle: Bundle) -> LoadedBundle:
         contract = bundle.contract
+        hashed = [name for name, mark in log_marks(contract).items() if mark is LogMark.HASH]
+        if hashed and not self._can_hash:
+            raise BundleRefused(
+                f"bundle {bundle.digest[:12]} has values that the prediction log must keep as hashes "
+                f"({', '.join(f'`{name}`' for name in hashed)}), and this gateway has no key for it",
+                hint="set SKEWLESS_GATEWAY_LOG_HASH_KEY, to the same value for every gateway of this log",
+            )
         if self._places is not None:
             self._places.take(bundle)
         served = prepare_bundle(

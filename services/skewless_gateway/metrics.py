@@ -24,6 +24,7 @@ from skewless_gateway.admission_metrics import AdmissionMetrics
 from skewless_gateway.degrade_metrics import PartMetrics, RungMetrics
 from skewless_gateway.edges.batch_metrics import BatchMetrics
 from skewless_gateway.grpc_metrics import GrpcMetrics
+from skewless_gateway.log_metrics import LogMetrics
 from skewless_gateway.metrics_page import page_of
 from skewless_gateway.request_metrics import RequestMetrics
 from skewless_gateway.route_follower import RouteState
@@ -188,6 +189,7 @@ class GatewayMetrics:
         self.security = SecurityMetrics(self.registry)
         self.rungs = RungMetrics(self.registry)
         self.parts = PartMetrics(self.registry)
+        self.log = LogMetrics(self.registry)
         self.outcomes = Counter("skewless_outcomes", "Outcomes accepted.", registry=self.registry)
         self.log_buffered_rows = Gauge(
             "skewless_prediction_log_buffered_rows", "Log records in memory only.", registry=self.registry

@@ -109,7 +109,7 @@ class PredictionService:
         async with self._admission.admitted(endpoint, deadline, rows=rows, background=head.edge == BATCH):
             try:
                 answer = await self._plane.predict(
-                    found.serving, request, deadline=deadline, request_id=head.request_id
+                    found.serving, request, deadline=deadline, request_id=head.request_id, caller=caller.id
                 )
             except Unavailable as error:
                 if error.part == MODEL_BACKEND:

@@ -4,8 +4,9 @@ from skewless_gateway.asgi import HandlerEdge, HotRoute
 from skewless_gateway.edges.batch import PATH as BATCH_PATH
 from skewless_gateway.edges.batch import BatchEdge
 from skewless_gateway.edges.oip_rest import oip_routes
+from skewless_gateway.edges.outcomes import OutcomesEdge
 from skewless_gateway.edges.rest import NAME as REST
-from skewless_gateway.edges.rest import OutcomesEdge, PredictEdge
+from skewless_gateway.edges.rest import PredictEdge
 from skewless_gateway.edges.tensorflow import tensorflow_routes
 from skewless_gateway.edges.vertex import vertex_routes
 from skewless_gateway.gateway import Gateway

@@ -8,7 +8,8 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from skewless.bundles.serving_profile import Target
-from skewless.limits import ENDPOINT_IN_FLIGHT_MAX, ENDPOINT_QUEUE_MS, REQUESTS_IN_FLIGHT_MAX, WORKERS_MAX
+from skewless.limits import ENDPOINT_IN_FLIGHT_MAX, ENDPOINT_QUEUE_MS, MIB, REQUESTS_IN_FLIGHT_MAX, WORKERS_MAX
+from skewless.serving.log_policy import FLUSH_MS, SEGMENT_AGE_S, SPOOL_BYTES_MAX, WhenFull
 from skewless.settings import GATEWAY_PREFIX, STEP_PACKAGES, load_settings, variable_name
 from skewless_gateway.cores import usable_cores
 from skewless_gateway.security.settings import SecuritySettings, is_loopback
@@ -72,11 +73,35 @@ class GatewaySettings(SecuritySettings, TelemetrySettings):
         Target.EMBEDDED_CPU, description="What kind of model server Triton is, as bundles were deployed for it."
     )
     log_flush_ms: int = Field(
-        200,
+        FLUSH_MS,
         ge=0,
         le=60_000,
         description="Milliseconds of answered predictions that a kill -9 may lose; 0 flushes before every answer.",
     )
+    log_fsync: bool = Field(
+        False,
+        description="Whether each flush of the prediction log is synced to the disk, so that a power cut loses no more "
+        "than a kill -9.",
+    )
+    log_segment_age_s: float = Field(
+        SEGMENT_AGE_S, gt=0, le=3_600,
+        description="Seconds after which a segment of the prediction log is sealed, for the shipper to take.",
+    )  # fmt: skip
+    log_spool_bytes_max: int = Field(
+        SPOOL_BYTES_MAX, ge=MIB,
+        description="Bytes of segments, of all processes that write there, that may wait in the spool folder to be "
+        "shipped.",
+    )  # fmt: skip
+    log_when_full: WhenFull = Field(
+        WhenFull.REFUSE,
+        description="What becomes of predictions that the log has no room for: `refuse` answers 503, `drop` answers "
+        "them and counts what is not kept.",
+    )
+    log_hash_key: SecretStr | None = Field(
+        None, min_length=16,
+        description="Key under which values are hashed that the feature definitions mark so; the same for all gateways "
+        "of one log.",
+    )  # fmt: skip
     allow_as_of: bool = Field(
         False, description="Whether requests may carry their own as_of, for back-tests and replays."
     )

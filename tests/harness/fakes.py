@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skewless.errors import BundleRefused, DeadlineExceeded, SkewlessError, Unavailable
 from skewless.features.online_store import Invalidate, Reply
-from skewless.serving.ports import ModelSignature
+from skewless.serving.ports import LogState, ModelSignature
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch
 from skewless.serving.role_tally import RoleTally
 
@@ -146,6 +146,13 @@ class MemoryPredictionLog:
     @property
     def outcomes(self) -> list[Outcome]:
         return [outcome for entry in self.entries if isinstance(entry, tuple) for outcome in entry]
+
+    def state(self) -> LogState:
+        """Nothing waits in memory to be written elsewhere."""
+        return LogState()
+
+    def refuse_if_full(self, rows: int) -> None:
+        """Memory takes any number."""
 
     def append(self, batch: AnsweredBatch) -> None:
         self.entries.append(batch)

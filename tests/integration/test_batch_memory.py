@@ -11,7 +11,7 @@ import pyarrow.parquet
 from harness.bundles import instance
 from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, running_machine
-from skewless.adapters.prediction_reader import read_predictions
+from skewless.adapters.log_reader import open_log
 from skewless.cli.file_prediction import predict_file
 from skewless.timestamps import parse_timestamp
 
@@ -45,7 +45,7 @@ def test_files_are_answered_with_the_bits_of_single_requests_in_memory_that_they
             row: machine.predict(**rows[row]).json()["predictions"][0]["probability"] for row in range(0, ROWS, 997)
         }
         machine.stop("gateway")
-        logged = read_predictions(machine.log, ENDPOINT, 0, 1 << 60)
+        logged = open_log(machine.log).predictions(ENDPOINT)
     told = [json.loads(line) for line in (tmp_path / "out0.ndjson").read_text().splitlines()]
     arrow = pa.parquet.read_table(tmp_path / "out1.parquet")
     assert [each["probability"] for each in told] == arrow["probability"].to_pylist()

@@ -20,11 +20,10 @@ from harness.faults import killed, stopped
 from harness.ladders import built_bundle, cheap_bundle, ladder_bundle
 from harness.machines import NOW, Machine, running_machine
 from harness.servers import wait_until
-from skewless.adapters.prediction_reader import read_predictions
+from skewless.adapters.log_reader import open_log
 from skewless.bundles.degrade_ladder import DegradeLadder
 
 ENDPOINT = "flight-delay"
-FOREVER = (0, 1 << 60)
 ALL = DegradeLadder(defaults=True, constant=0.25)
 AWAY_WITHIN_S = 10.0
 """Until nobody waits for a part that is away any more; about 1.5 s on an idle machine."""
@@ -179,7 +178,7 @@ def test_a_model_whose_process_dies_in_a_triton_that_says_it_is_ready_is_loaded_
 
 def test_everything_that_was_answered_is_in_the_log_with_its_rung_and_the_bits_of_its_model(machine: Machine) -> None:
     """Runs last: what all tests of this module asked."""
-    rows = read_predictions(machine.log, ENDPOINT, *FOREVER).to_pylist()
+    rows = open_log(machine.log).predictions(ENDPOINT).to_pylist()
     assert {"normal", "in_process", "last_known", "defaults", "last_known+in_process"} <= {row["rung"] for row in rows}
     live = machine.registry.endpoint(ENDPOINT).route.live
     built = built_bundle(machine.folder / "artifacts" / live)

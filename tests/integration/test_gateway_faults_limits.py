@@ -16,10 +16,9 @@ from harness.fault_load import FaultLoad
 from harness.faults import short_of
 from harness.machines import AS_OF, Machine, running_machine
 from harness.servers import wait_until
-from skewless.adapters.prediction_reader import read_predictions
+from skewless.adapters.log_reader import open_log
 
 ENDPOINT = "flight-delay"
-FOREVER = 0, 1 << 60
 NEWCOMERS = 20
 
 
@@ -85,7 +84,7 @@ def test_while_the_log_cannot_be_written_nothing_is_answered_that_is_not_in_it(
     assert machine.stop("gateway") == 0
     machine.start("gateway")
     machine.wait_until_ready()
-    logged = Counter(read_predictions(machine.log, ENDPOINT, *FOREVER).column("prediction_id").to_pylist())
+    logged = Counter(open_log(machine.log).predictions(ENDPOINT).column("prediction_id").to_pylist())
     assert [logged[each] for each in ids] == [1] * len(ids)
     ok = sum(each.status == 200 for each in load.seen)
     assert logged.total() >= ok, "every answer is in the log"

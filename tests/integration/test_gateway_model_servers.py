@@ -11,14 +11,12 @@ from harness.bundles import BuiltBundle
 from harness.gateways import ENDPOINT
 from harness.machines import Machine, running_machine
 from harness.servers import wait_until
-from skewless.adapters.prediction_reader import read_predictions
-
-FOREVER = (0, 1 << 60)
+from skewless.adapters.log_reader import open_log
 
 
 def check_log(running: Machine, built: BuiltBundle, count: int) -> None:
     """Every logged answer is what the model gives for the logged tensor."""
-    rows = read_predictions(running.log, ENDPOINT, *FOREVER).to_pylist()
+    rows = open_log(running.log).predictions(ENDPOINT).to_pylist()
     assert len(rows) >= count
     tensors = np.array([np.frombuffer(row["tensor"], np.float32) for row in rows])
     expected = built.outputs(tensors)["probabilities"]

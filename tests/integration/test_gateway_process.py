@@ -12,10 +12,9 @@ from harness.bundles import BuiltBundle, build_bundle, flights_at
 from harness.gateways import ENDPOINT
 from harness.machines import NOW, Machine, running_machine
 from harness.servers import wait_until
-from skewless.adapters.prediction_reader import read_outcomes, read_predictions
+from skewless.adapters.log_reader import open_log
+from skewless.adapters.spool import SEALED, SPOOL
 from skewless.stack.process import ProcessSpec, start
-
-FOREVER = (0, 1 << 60)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ Running = tuple[Machine, BuiltBundle]
 def test_live_predictions_equal_the_model_on_the_logged_tensor_bit_for_bit(machine: Running) -> None:
     running, built = machine
     answers = [running.predict(distance=float(each)).json() for each in range(20)]
-    table = read_predictions(running.log, ENDPOINT, *FOREVER)
+    table = open_log(running.log).predictions(ENDPOINT)
     rows = {row["prediction_id"]: row for row in table.to_pylist()}
     for answer in answers:
         row = rows[answer["prediction_ids"][0]]
@@ -109,10 +108,10 @@ def test_outcomes_and_predictions_survive_a_kill_of_the_gateway(machine: Running
     running.stop("gateway", kill=True)
     running.start("gateway")
     running.wait_until_ready()
-    kept = read_predictions(running.log, ENDPOINT, *FOREVER).column("prediction_id").to_pylist()
+    kept = open_log(running.log).predictions(ENDPOINT).column("prediction_id").to_pylist()
     assert set(answered) <= set(kept)
     assert len(kept) == len(set(kept))
-    told = read_outcomes(running.log, *FOREVER).column("prediction_id").to_pylist()
+    told = open_log(running.log).outcomes().column("prediction_id").to_pylist()
     assert [told.count(each) for each in answered] == [1] * 10
 
 
@@ -120,7 +119,7 @@ def test_a_polite_stop_seals_the_log_and_exits_with_0(machine: Running) -> None:
     running, _ = machine
     wait_until(lambda: running.predict().status_code == 200, "the endpoint answers")
     assert running.stop("gateway") == 0
-    assert list((running.log / "spool").iterdir()) == []
+    assert {path.suffix for path in (running.log / SPOOL).iterdir()} == {SEALED}
     running.start("gateway")
     running.wait_until_ready()
 

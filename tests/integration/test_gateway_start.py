@@ -14,11 +14,8 @@ import pytest
 import redis
 
 from harness.bundles import build_bundle, contract, flights_at, instance
-from harness.gateways import ENDPOINT, GatewayOverFakes
+from harness.gateways import ENDPOINT
 from harness.servers import TritonServer, ValkeyServer, wait_until
-from skewless.adapters.prediction_log import FolderPredictionLog
-from skewless.adapters.prediction_reader import read_predictions
-from skewless.adapters.prediction_sealer import seal, seal_apart
 from skewless.bundles.model_repository import deploy
 from skewless.canonical_json import digest
 from skewless.features.compiled_registry import CompiledRegistry
@@ -165,44 +162,3 @@ def _store(worker: Worker, registered: FeatureContract) -> None:
     with closing(FeatureSnapshots(engine(worker.database_url))) as snapshots:
         compiled = CompiledRegistry("demo", {"delays": registered}, {}, {("origin",): 3})
         snapshots.store(compiled, findings=(), source=digest("source"), actor="test", reason="start")
-
-
-async def test_a_segment_sealed_apart_is_the_one_sealed_in_this_process(tmp_path: Path) -> None:
-    with GatewayOverFakes.build(tmp_path).running() as gateway:
-        gateway.predict(instance(), instance(tailnum=None))
-        batch = gateway.log.batches[0]
-    tables = []
-    for name, how in (("here", seal), ("apart", seal_apart)):
-        folder = tmp_path / name
-        log = FolderPredictionLog(folder, flush_ms=0, seal=how)
-        log.append(batch)
-        await log.close()
-        assert not list((folder / "spool").iterdir())
-        tables.append(read_predictions(folder, ENDPOINT, 0, 1 << 60))
-    assert tables[0].num_rows == 2
-    assert tables[0].equals(tables[1])
-
-
-def test_a_segment_that_cannot_be_sealed_apart_says_why(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="exit status 1") as refused:
-        seal_apart(tmp_path, tmp_path / "gone.spool")
-    assert "gone.spool" in str(refused.value)
-
-
-def test_a_segment_is_finished_although_whoever_stops_the_gateway_stops_its_group(tmp_path: Path) -> None:
-    # The gateway's own handler is not in the way: the sealer inherits what is blocked where it is started.
-    code = (
-        "import os, signal, sys; from pathlib import Path; from skewless.adapters import prediction_sealer; "
-        "signal.signal(signal.SIGTERM, lambda *_: None); "
-        "Popen = prediction_sealer.subprocess.Popen; "
-        "start = lambda *given, **options: (Popen(*given, **options), os.killpg(0, signal.SIGTERM))[0]; "
-        "prediction_sealer.subprocess.Popen = start; "
-        "prediction_sealer.seal_apart(Path(sys.argv[1]), Path(sys.argv[2]))"
-    )
-    spool = tmp_path / "0.spool"
-    spool.touch()
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(spool)],
-        start_new_session=True, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")

@@ -17,9 +17,7 @@ from harness.bundles import instance
 from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, Machine, running_machine
 from harness.servers import wait_until
-from skewless.adapters.prediction_reader import read_predictions
-
-FOREVER = 0, 1 << 60
+from skewless.adapters.log_reader import open_log
 
 
 @pytest.fixture
@@ -86,7 +84,7 @@ def test_workers_are_replaced_and_stopped_under_load_and_each_prediction_is_logg
         wait_until(lambda: not any(psutil.pid_exists(pid) for pid in before), "those before have drained")
         assert machine.stop("gateway") == 0
     assert not load.failed, load.failed[:3]
-    logged = Counter(read_predictions(machine.log, ENDPOINT, *FOREVER).column("prediction_id").to_pylist())
+    logged = Counter(open_log(machine.log).predictions(ENDPOINT).column("prediction_id").to_pylist())
     assert set(load.answered) <= set(logged)
     assert set(logged.values()) == {1}
 
@@ -115,5 +113,5 @@ def test_a_killed_worker_loses_no_logged_prediction_and_a_killed_parent_leaves_n
     wait_until(lambda: not any(map(psutil.pid_exists, left)), "no worker outlives its parent")
     machine.start("gateway")
     machine.wait_until_ready()
-    logged = Counter(read_predictions(machine.log, ENDPOINT, *FOREVER).column("prediction_id").to_pylist())
+    logged = Counter(open_log(machine.log).predictions(ENDPOINT).column("prediction_id").to_pylist())
     assert [logged[each] for each in answered] == [1] * len(answered)

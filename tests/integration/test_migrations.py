@@ -23,6 +23,7 @@ from skewless.errors import InvalidSettings, Unavailable
 from skewless.features.compiled_registry import CompiledRegistry
 from skewless.registry import database
 from skewless.registry.api_scopes import ApiScope
+from skewless.registry.consumed_segments import ConsumedSegments, DeliveredRows
 from skewless.registry.records import BundleRecord, DatasetRecord, EvaluationRecord
 from skewless.registry.repository import Registry
 from skewless.registry.snapshots import FeatureSnapshots
@@ -150,6 +151,8 @@ def _fill(url: str) -> None:
         registry.add_dataset(DatasetRecord(digest("rows"), "hold-out", 5, Micros(1), None, "SELECT 1", Micros(2)))
         registry.add_evaluation(EvaluationRecord(digest("a"), digest("rows"), {"auroc": 0.7}, {}, Micros(3)))
         registry.add_api_key("shop", [ApiScope(("one",))], actor="ann")
+        with ConsumedSegments(engine).taking("tests", DeliveredRows("segment-1", "shipper", 1, 2, "outcomes", 0, 1)):
+            pass
         snapshots = FeatureSnapshots(engine)
         empty = CompiledRegistry("demo", {}, {}, {})
         snapshots.store(empty, findings=(), source=digest("source"), actor="ann", reason="apply")
@@ -228,7 +231,10 @@ def test_the_schema_goes_down_and_up_again_step_by_step_with_data_in_its_tables(
     _fill(url)
     with _opened(url) as engine:
         newest = _schema(engine)
-    older, new_columns = (*OLDER["0001"], *OLDER["0002"]), ("retired_time", "sticky_by")
+    older, new_columns = (
+        (*OLDER["0001"], *OLDER["0002"]),
+        ("retired_time", "sticky_by", "label_horizon_us", "outcome_window_us"),
+    )
     before = _rows(url, older, without=new_columns)
     _move(url, "0002")
     kept = _rows(url, older)
@@ -254,7 +260,7 @@ def test_the_schema_goes_down_and_up_again_step_by_step_with_data_in_its_tables(
 
 def test_each_migration_can_be_taken_back_and_made_again(url: str) -> None:
     schemas: list[dict[str, Any]] = [{}]
-    revisions = ["base", "0001", "0002", "0003", "0004"]
+    revisions = ["base", "0001", "0002", "0003", "0004", "0005", "0006"]
     for revision in revisions[1:]:
         _move(url, revision)
         with _opened(url) as engine:

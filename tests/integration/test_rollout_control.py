@@ -142,6 +142,11 @@ def new_ids(count: int) -> list[str]:
     return [str(uuid_utils.uuid7()) for _ in range(count)]
 
 
+def an_outcome(prediction_id: str, label: str, moment: int) -> Outcome:
+    """One told after all before it."""
+    return Outcome(prediction_id, label, None, int(moment), outcome_id=str(uuid_utils.uuid7()))
+
+
 async def test_a_canary_goes_up_step_by_step_and_is_promoted_each_step_in_the_audit_log(rollout: Rollout) -> None:
     rollout.start_canary()
     await rollout.tally(live=(900, 0), canary=(100, 0))
@@ -201,7 +206,7 @@ async def test_harm_in_the_outcomes_takes_a_canary_back(rollout: Rollout) -> Non
     for role, ids in by_role.items():
         right = 380 if role == "live" else 100
         labels = ["late"] * right + ["on_time"] * (len(ids) - right)
-        log.append_outcomes([Outcome(each, label, None, moment) for each, label in zip(ids, labels, strict=True)])
+        log.append_outcomes([an_outcome(each, label, moment) for each, label in zip(ids, labels, strict=True)])
     await log.close()
     (taken_back,) = rollout.control.adjust(ENDPOINT, actor="watch")
     assert taken_back.changed, taken_back.words
@@ -219,7 +224,7 @@ async def test_outcomes_of_an_experiment_are_counted_once_however_often_one_look
     rollout.later(5)
 
     def came(own: Sequence[str], label: str) -> list[Outcome]:
-        return [Outcome(each, label, None, int(rollout.now())) for each in own]
+        return [an_outcome(each, label, rollout.now()) for each in own]
 
     log.append_outcomes([*came(ids["control"][:30], "late"), *came(ids["control"][30:], "on_time")])
     log.append_outcomes([*came(ids["larger"], "on_time"), *came(ids["larger"][:40], "late"), *came(foreign, "late")])
@@ -247,9 +252,7 @@ async def test_a_bandits_shares_follow_its_outcomes_within_bounds_and_are_audite
         ids = new_ids(100)
         log.append(answered(built.digest, ids, "late", experiment="size", arm=arm))
         labels = ["late"] * good + ["on_time"] * (100 - good)
-        log.append_outcomes(
-            [Outcome(each, label, None, int(rollout.now())) for each, label in zip(ids, labels, strict=True)]
-        )
+        log.append_outcomes([an_outcome(each, label, rollout.now()) for each, label in zip(ids, labels, strict=True)])
     await log.close()
     (adjusted,) = rollout.control.adjust(ENDPOINT, actor="watch")
     assert adjusted.changed

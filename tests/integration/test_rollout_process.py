@@ -17,13 +17,12 @@ from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, Machine, running_machine
 from harness.postgres import PostgresServer
 from harness.servers import wait_until
-from skewless.adapters.prediction_reader import read_predictions
+from skewless.adapters.log_reader import open_log
 from skewless.canonical_json import Digest
 from skewless.rollout import changes
 from skewless.rollout.history import RouteAction
 from skewless.rollout.routes import Route
 
-FOREVER = (0, 1 << 60)
 SWAPS = 50
 ROWS = 6
 CALLERS = 3
@@ -85,7 +84,7 @@ def _check_answers(machine: Machine, load: Load, bundles: list[BuiltBundle]) -> 
     """No request failed, and every row was answered as the bundle of its receipt computes its logged tensor."""
     assert load.failures == []
     by_digest = {built.digest: built for built in bundles}
-    logged = {row["prediction_id"]: row for row in read_predictions(machine.log, ENDPOINT, *FOREVER).to_pylist()}
+    logged = {row["prediction_id"]: row for row in open_log(machine.log).predictions(ENDPOINT).to_pylist()}
     for _, answer in load.answers:
         for bundle, rows in _parts(answer):
             for row in rows:

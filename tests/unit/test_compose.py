@@ -10,6 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from skewless.settings import ShipperSettings, variable_name
 from skewless_gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).parents[2]
@@ -121,13 +122,31 @@ def test_prometheus_scrapes_the_admin_listener_with_its_token() -> None:
     assert gateway["SKEWLESS_GATEWAY_ADMIN_TOKEN"].startswith("${" + COMPOSE["secrets"][secret]["environment"])
 
 
-def test_alerts_name_metrics_that_the_gateway_has() -> None:
+def test_the_shipper_gets_settings_that_it_has() -> None:
+    known = {variable_name(ShipperSettings, field) for field in ShipperSettings.model_fields}
+    given = set(SERVICES["shipper"]["environment"])
+    assert given <= known, f"the shipper has no {sorted(given - known)}; it has {sorted(known)}"
+    assert variable_name(ShipperSettings, "prediction_log") in given
+    gateway, shipper = SERVICES["gateway"], SERVICES["shipper"]
+    assert gateway["environment"]["SKEWLESS_GATEWAY_PREDICTION_LOG"] == "/var/lib/skewless/predictions"
+    assert [each for each in shipper["volumes"] if each in gateway["volumes"]], "both see one folder"
+
+
+def test_prometheus_scrapes_the_shipper() -> None:
+    config = yaml.safe_load((ROOT / "monitoring" / "prometheus" / "prometheus.yml").read_text())
+    (job,) = [each for each in config["scrape_configs"] if each["job_name"] == "shipper"]
+    port = SERVICES["shipper"]["environment"]["SKEWLESS_SHIPPER_PORT"]
+    assert job["static_configs"][0]["targets"] == [f"shipper:{port}"]
+
+
+def test_alerts_name_metrics_that_services_have() -> None:
     rules = yaml.safe_load((ROOT / "monitoring/prometheus/alerts.yml").read_text())
-    metrics = "".join(path.read_text() for path in (ROOT / "services/skewless_gateway").rglob("*.py"))
+    services = ("services/skewless_gateway", "services/skewless_shipper")
+    metrics = "".join(path.read_text() for each in services for path in (ROOT / each).rglob("*.py"))
     expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
     for metric in re.findall(r"\bskewless_\w+", expressions):
         family = re.sub(r"_(bucket|sum|count|total)$", "", metric)
-        assert f'"{family}' in metrics, f"no module of services/skewless_gateway has {metric}"
+        assert f'"{family}' in metrics, f"no module of {' or '.join(services)} has {metric}"
 
 
 def test_every_alert_says_what_it_means_and_what_to_do() -> None:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from skewless.cli.main import EXIT_CODES, EXIT_MEANINGS, main
-from skewless.settings import Settings, StackSettings, variable_name
+from skewless.settings import Settings, ShipperSettings, StackSettings, variable_name
 from skewless_gateway import problems
 from skewless_gateway.problems import STATUS_OF_CLASS
 from skewless_gateway.settings import GatewaySettings
@@ -27,7 +27,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs
 ADRS = sorted((ROOT / "docs" / "adr").glob("*"))
 ADR_LINES_MAX = 80
 ADR_SECTIONS = ("Context", "Decision", "Rejected alternatives", "Consequences", "Revisit when")
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, StackSettings, GatewaySettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, StackSettings, GatewaySettings, ShipperSettings)
 SHELL = {"bash", "console", "sh", "shell"}
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -173,10 +173,11 @@ def test_every_exit_code_is_documented_with_its_errors() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    sources = [path.read_text() for path in (ROOT / "services" / "skewless_gateway").rglob("*.py")]
+    services = [ROOT / "services" / name for name in ("skewless_gateway", "skewless_shipper")]
+    sources = [path.read_text() for service in services for path in service.rglob("*.py")]
     told = [source for source in sources if "prometheus_client" in source]
     metrics = {name for source in told for name in re.findall(r'"(skewless_[a-z_]+)"', source)}
-    metrics -= {"skewless_gateway"}  # the package
+    metrics -= {"skewless_gateway", "skewless_shipper"}  # the packages
     assert len(metrics) > 50, "modules of the gateway name their metrics as literals"
     missing = sorted(metric for metric in metrics if f"| `{metric}" not in REFERENCE)
     assert not missing, f"docs/reference.md lacks rows for the metrics {missing}"

@@ -19,7 +19,8 @@ from skewless.errors import Unavailable
 from skewless.features.contract import RequestField
 from skewless.rollout.assignment import assign
 from skewless.rollout.routes import Arm, Canary, Experiment, ExperimentKind, Role, Route, RoutingTable, Shadow
-from skewless.serving.records import AnsweredBatch, TallyBatch, decode, encode
+from skewless.serving.log_blocks import blocks, decode, encode
+from skewless.serving.records import AnsweredBatch, TallyBatch
 
 TAILS = [f"N{number}" for number in range(200)]
 
@@ -189,8 +190,8 @@ def test_arms_of_an_experiment_are_logged_by_name_and_may_have_the_live_bundle(g
         ("arm", "size", "control", gateway.built.digest),
         ("arm", "size", "larger", other.digest),
     }
-    for batch in gateway.log.batches:
-        assert encode(decode(encode(batch))) == encode(batch)
+    for block in blocks(gateway.log.batches):
+        assert encode(decode(encode(block))) == encode(block)
 
 
 def test_a_candidate_that_callers_cannot_ask_is_not_in_service_and_told(gateway: GatewayOverFakes) -> None:
@@ -224,7 +225,8 @@ def test_a_shadow_scores_what_live_answers_with_the_same_features_and_answers_no
     assert mirrored.as_of == live.as_of
     assert _answered(answer).tobytes() == gateway.built.outputs(live.tensor)["probabilities"][:, 1].tobytes()
     assert not set(mirrored.prediction_ids) & set(live.prediction_ids)
-    assert encode(decode(encode(mirrored))) == encode(mirrored)
+    (block,) = blocks([mirrored])
+    assert encode(decode(encode(block))) == encode(block)
 
 
 def test_a_shadow_that_reads_other_features_reads_them_at_the_same_moment(gateway: GatewayOverFakes) -> None:

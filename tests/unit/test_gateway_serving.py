@@ -17,7 +17,7 @@ from harness.servers import wait_until
 from skewless.dtypes import column_of, to_python
 from skewless.errors import Unavailable
 from skewless.rollout.routes import RoutingTable
-from skewless.serving.records import decode, encode
+from skewless.serving.log_blocks import blocks, decode, encode
 from skewless.timestamps import HOUR_US, format_timestamp
 from skewless_gateway.routes_copy import RoutesCopy
 
@@ -123,8 +123,8 @@ def test_a_record_holds_everything_about_the_prediction_and_survives_encoding(ga
     assert (batch.request_id, batch.as_of) == ("call-7", NOW)
     assert set(batch.key_names) == {"origin", "tailnum", "station"}
     assert batch.frame.event_times["aircraft"].tolist() == [-1, NOW - 100 * HOUR_US]
-    again = decode(encode(batch))
-    assert encode(again) == encode(batch)
+    (block,) = blocks([batch])
+    assert encode(decode(encode(block))) == encode(block)
 
 
 def test_an_as_of_is_taken_where_the_server_allows_it(tmp_path: Path) -> None:

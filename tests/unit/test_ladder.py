@@ -15,9 +15,10 @@ from skewless.errors import BundleRefused, DeadlineExceeded, Rejected, Unavailab
 from skewless.features.frame import STATUS_CODES
 from skewless.rollout.routes import Canary, Role
 from skewless.serving.data_plane import Answer
+from skewless.serving.log_blocks import AnsweredBlock, blocks, decode, encode
 from skewless.serving.model_outputs import checked_outputs
 from skewless.serving.receipt import receipt
-from skewless.serving.records import AnsweredBatch, decode, encode
+from skewless.serving.records import AnsweredBatch
 from skewless.serving.request import ReceiptLevel
 from skewless.serving.rungs import RUNG_NAMES, Rung, joined, lowest
 
@@ -34,15 +35,16 @@ def only(answer: Answer) -> AnsweredBatch:
 
 def assert_replays(plane: LadderPlane, batch: AnsweredBatch) -> None:
     """The record as the log keeps it gives its tensor again, bit for bit, and the outputs of the model it asked."""
-    kept = decode(encode(batch))
-    assert isinstance(kept, AnsweredBatch)
+    kept = decode(encode(blocks([batch])[0]))
+    assert isinstance(kept, AnsweredBlock)
     served = plane.live if batch.bundle == plane.live.digest else plane.live.fallback
     assert served is not None
     assert kept.bundle == served.digest
     tensor = served.transform.apply(beside(kept.given, kept.frame.columns, kept.rows), kept.rows)
+    assert kept.tensor is not None
     assert tensor.tobytes() == kept.tensor.tobytes()
     outputs = kept.outputs["probabilities"]
-    if kept.rung == Rung.CONSTANT:
+    if kept.requests[0].rung == Rung.CONSTANT:
         assert np.isnan(outputs).all()
     else:
         assert plane.standby._models[served.model](tensor)["probabilities"].tobytes() == outputs.tobytes()

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.shipped_logs import ship
 from skewless.adapters.logged_bundles import logged_bundles
-from skewless.adapters.prediction_log import SPOOL, FolderPredictionLog
+from skewless.adapters.prediction_log import FolderPredictionLog
+from skewless.adapters.spool import SPOOL
 from skewless.canonical_json import Digest, digest
 from skewless.errors import NotFound, Unavailable
 from skewless.features.frame import FeatureFrame
@@ -45,10 +47,10 @@ async def _log(folder: Path) -> None:
     await log.close()
 
 
-async def test_bundles_of_every_role_are_found_once_they_are_sealed(tmp_path: Path) -> None:
+async def test_bundles_of_every_role_are_found_in_the_store(tmp_path: Path) -> None:
     await _log(tmp_path)
-    assert not list((tmp_path / SPOOL).glob("*.spool"))
-    assert list((tmp_path / "predictions").rglob("*.parquet"))
+    assert ship(tmp_path) == 1
+    assert not list((tmp_path / SPOOL).iterdir())
     assert logged_bundles(tmp_path, (LIVE, SHADOW, OTHER)) == {LIVE, SHADOW}
 
 
@@ -57,7 +59,7 @@ async def test_bundles_of_predictions_that_only_spool_files_hold_are_found(tmp_p
     try:
         log.append(_answered(LIVE, "live"))
         await log.commit()
-        assert not list((tmp_path / "predictions").rglob("*.parquet"))
+        assert not (tmp_path / "store").exists()
         assert logged_bundles(tmp_path, (LIVE, OTHER)) == {LIVE}
     finally:
         await log.close()

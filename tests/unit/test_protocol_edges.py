@@ -9,7 +9,7 @@ import pytest
 
 from harness.bundles import build_bundle, instance
 from harness.gateways import ENDPOINT, GatewayOverFakes, route_to
-from harness.protocols import OIP, PROTOCOLS, GatewayOfEveryProtocol, by_rest, json_tensors
+from harness.protocols import OIP, PROTOCOLS, GatewayOfEveryProtocol, by_rest, by_vertex, json_tensors
 from harness.servers import wait_until
 from skewless.dtypes import to_python
 from skewless.rollout.routes import Canary, RoutingTable
@@ -21,7 +21,7 @@ INSTANCES = (
     instance(origin="Zürich", tailnum="", station=-7, distance=0.1, is_holiday=True),
     instance(party=2_147_483_647, scheduled_departure="1969-12-31T23:59:59.999999+00:00", distance=-0.0),
 )
-OF_ONE_REQUEST = {"prediction_ids", "request_id", "stage_ms", "frame"}
+OF_ONE_REQUEST = {"prediction_ids", "request_id", "stage_ms", "caller", "frame"}
 """Fields of a record that differ from request to request, and the frame, which is compared by its columns."""
 
 
@@ -44,6 +44,7 @@ def test_the_answer_and_its_record_are_those_of_the_rest_api(gateway: GatewayOve
     assert found.prediction_ids == list(batch.prediction_ids)
     assert found.prediction_ids != expected.prediction_ids
     assert plain(batch) == plain(expected_batch)
+    assert batch.caller == ("vertex" if ask is by_vertex else "anonymous")
 
 
 def test_answers_are_counted_by_whichever_protocol(gateway: GatewayOverFakes) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from skewless.settings import ModelServer, Settings, StackSettings
-from skewless.stack import gateway, triton, valkey
+from skewless.stack import gateway, shipper, triton, valkey
 from skewless.stack.doctor import Condition, examine
 from skewless.stack.plan import plan_stack
 from skewless.stack.state import StackState
@@ -18,8 +18,8 @@ HERE = StackSettings(gateway_port=0, gateway_admin_port=0, model_server=ModelSer
 
 def test_the_gateway_is_told_to_run_models_and_waits_for_no_triton(tmp_path: Path) -> None:
     addresses, specs = plan_stack(Settings(home=tmp_path), HERE)
-    assert [spec.name for spec in specs] == [valkey.NAME, gateway.NAME]
-    (_, served) = specs
+    assert [spec.name for spec in specs] == [valkey.NAME, shipper.NAME, gateway.NAME]
+    (_, _, served) = specs
     assert served.environment["SKEWLESS_GATEWAY_TRITON"] == "in-process"
     assert served.depends_on == (valkey.NAME,)
     assert (addresses.triton_grpc, addresses.triton_http, addresses.triton_metrics) == ("", "", "")
@@ -31,9 +31,25 @@ def test_the_gateway_is_told_to_run_models_and_waits_for_no_triton(tmp_path: Pat
 def test_with_triton_the_gateway_waits_for_it(tmp_path: Path) -> None:
     stack = HERE.model_copy(update={"model_server": ModelServer.TRITON})
     addresses, specs = plan_stack(Settings(home=tmp_path), stack)
-    assert [spec.name for spec in specs] == [valkey.NAME, triton.NAME, gateway.NAME]
+    assert [spec.name for spec in specs] == [valkey.NAME, triton.NAME, shipper.NAME, gateway.NAME]
     assert addresses.triton_http in specs[-1].environment["SKEWLESS_GATEWAY_TRITON"]
     assert triton.NAME in specs[-1].depends_on
+
+
+def test_the_shipper_is_given_the_gateways_folder_and_a_stream_where_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_GATEWAY_LOG_HASH_KEY", "k" * 32)
+    settings = Settings(home=tmp_path, log_store="s3://logs/prod")
+    _, (_, plain, served) = plan_stack(settings, HERE)
+    assert plain.environment["SKEWLESS_SHIPPER_PREDICTION_LOG"] == served.environment["SKEWLESS_GATEWAY_PREDICTION_LOG"]
+    assert plain.environment["SKEWLESS_SHIPPER_LOG_STORE"] == "s3://logs/prod"
+    assert plain.environment["SKEWLESS_SHIPPER_LOG_HASH_KEY"] == "k" * 32, "so that it can delete what is hashed"
+    assert "SKEWLESS_SHIPPER_STREAM" not in plain.environment
+    assert plain.depends_on == ()
+    addresses, (_, streaming, _) = plan_stack(settings, HERE.model_copy(update={"stream": True}))
+    assert streaming.environment["SKEWLESS_SHIPPER_STREAM"] == addresses.valkey_url
+    assert streaming.depends_on == (valkey.NAME,)
 
 
 @pytest.mark.parametrize(("system", "runs"), [("Linux", True), ("Darwin", False), ("Windows", False)])

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from skewless.parity.compare import Cause, Comparison, Difference
+from skewless.parity.causes import Cause
+from skewless.parity.compare import Comparison, Difference
 from skewless.simulation.summary import DIFFERENCES_SHOWN, Summary, latency_percentiles
 from skewless.training.evaluation import evaluate
 
@@ -23,6 +24,7 @@ def _summary(differences: tuple[Difference, ...]) -> Summary:
         live=evaluate(np.array([True, False]), np.array([0.9, 0.2], dtype=np.float32)),
         held_out={"auroc": 0.5},
         comparison=Comparison(rows, rows - len(differences), rows, rows, differences),
+        replays_equal=99,
         replay_wall_s=1.5,
         sample={"origin": "EWR"},
         sample_id="id",
@@ -34,19 +36,20 @@ def test_a_summary_is_plain_data_with_every_count() -> None:
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert (plain["predictions"], plain["outcomes"], plain["refusals_retried"]) == (100, 90, 3)
     assert plain["parity"]["predictions_bit_equal"] == plain["parity"]["rows"] == 100
+    assert plain["replays_bit_equal"] == 99
     assert plain["parity"]["causes"] == {}
 
 
 def test_causes_are_counted_over_all_differences_and_only_some_are_shown() -> None:
     late = tuple(
-        Difference(f"id-{each}", Cause.OLDER_ONLINE_ROW, "v__f", "1", "2") for each in range(DIFFERENCES_SHOWN + 5)
+        Difference(f"id-{each}", Cause.MATERIALIZATION_LAG, "v__f", "1", "2") for each in range(DIFFERENCES_SHOWN + 5)
     )
     parity = _summary((*late, Difference("last", Cause.MODEL, "", "[1]", "[2]"))).to_json()["parity"]
-    assert parity["causes"] == {"older_online_row": DIFFERENCES_SHOWN + 5, "model": 1}
+    assert parity["causes"] == {"materialization_lag": DIFFERENCES_SHOWN + 5, "model": 1}
     assert len(parity["differences"]) == DIFFERENCES_SHOWN
     assert parity["differences"][0] == {
         "prediction_id": "id-0",
-        "cause": "older_online_row",
+        "cause": "materialization_lag",
         "column": "v__f",
         "served": "1",
         "offline": "2",

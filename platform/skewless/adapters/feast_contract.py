@@ -1,7 +1,7 @@
 """Feature contracts out of a Feast registry: a feature service with all that it names, as plain data."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skewless.adapters.feast_definitions import Registered
@@ -13,6 +13,7 @@ from skewless.features.contract import (
     FeatureContract,
     FeatureField,
     JoinKey,
+    LogMark,
     Mode,
     OnDemandView,
     Policy,
@@ -24,6 +25,10 @@ from skewless.features.plan import ReadPlan
 
 NEAR_CACHE_TAG = "skewless.near_cache"
 """A view tagged `"true"` may be kept near by gateways."""
+
+LOG_TAG = "skewless.log"
+"""An entity, or a field of a view or request source, tagged `hash` or `omit` is not kept as it is in the prediction
+log. Feast takes no tags on fields of on-demand views; the view itself is tagged `skewless.log.<feature>` for them."""
 
 FUNCTION_TAG = "skewless.function"
 DIGEST_TAG = "skewless.source_digest"
@@ -62,7 +67,7 @@ def compile_contract(
         project=registered.project,
         views=views,
         request_fields=_with_request_sources(request_fields, [view for view, _ in computed]),
-        definitions_digest=_definitions_digest(registered, uses, on_demand),
+        definitions_digest=_definitions_digest(registered, uses, on_demand, [view for view, _ in computed]),
         on_demand=on_demand,
     )
     _refuse_ambiguous(contract, f"feature service `{feature_service}`")
@@ -158,12 +163,19 @@ def _view_read(registered: Registered, use: Use, nullable_keys: frozenset[str], 
     view, projection = use.view, use.projection
     name, alias = str(view.name), str(projection.name_to_use())
     stored_name = registered.stored_name(view, projection)
+    _refuse_marks_elsewhere(view)
+    marks = _feature_marks(view)
     return ViewRead(
         view=name,
         join_keys=_join_keys(registered, view, projection.join_key_map, nullable_keys),
         ttl_us=0 if view.ttl is None else int(view.ttl.total_seconds() * 1_000_000),
         features=tuple(
-            _feature_field(each, alias, policies.get(column_name(alias, each.name), (Policy(), Policy())))
+            _feature_field(
+                each,
+                alias,
+                policies.get(column_name(alias, each.name), (Policy(), Policy())),
+                marks.get(str(each.name), LogMark.KEEP),
+            )
             for each in use.fields.values()
         ),
         alias="" if alias == name else alias,
@@ -183,18 +195,68 @@ def _join_keys(
             f"{', '.join(f'`{each}`' for each in types) or 'it has none'}"
         )
     keys = []
+    tags = registered.key_tags(view)
     for stored, feast_type in types.items():
         name = str(renamed.get(stored, stored))
         dtype = from_feast(feast_type, where=f"feature view `{view.name}`, entity `{stored}`")
-        keys.append(JoinKey(name, dtype, name in nullable_keys, "" if name == stored else stored))
+        mark = _mark(tags.get(stored, {}), where=f"the entity with join key `{stored}`")
+        keys.append(JoinKey(name, dtype, name in nullable_keys, "" if name == stored else stored, mark))
     return tuple(sorted(keys, key=lambda key: key.name))
 
 
-def _feature_field(declared: Any, view: str, policies: tuple[Policy, Policy] = (Policy(), Policy())) -> FeatureField:
+def _feature_field(
+    declared: Any,
+    view: str,
+    policies: tuple[Policy, Policy] = (Policy(), Policy()),
+    mark: LogMark = LogMark.KEEP,
+) -> FeatureField:
     feast_type = str(declared.dtype)
     dtype = from_feast(feast_type, where=f"feature `{view}:{declared.name}`")
     alias = feast_type if feast_type in FEAST_ALIASES else ""
-    return FeatureField(str(declared.name), dtype, *policies, feast_type=alias)
+    return FeatureField(str(declared.name), dtype, *policies, feast_type=alias, log=mark)
+
+
+def _feature_marks(view: Any) -> dict[str, LogMark]:
+    """Marks of a view's features by name: the view's own fields say it, not a service's older copies of them."""
+    return {str(each.name): _mark(each.tags, where=f"feature `{view.name}:{each.name}`") for each in view.features}
+
+
+def _mark(tags: Mapping[str, str], *, where: str) -> LogMark:
+    text = tags.get(LOG_TAG, LogMark.KEEP.value)
+    try:
+        return LogMark(text)
+    except ValueError as error:
+        allowed = ", ".join(f"`{mark}`" for mark in LogMark)
+        raise InvalidDefinition(f"{where} has the tag {LOG_TAG}={text!r}", hint=f"allowed: {allowed}") from error
+
+
+def _computed_marks(view: Any) -> dict[str, LogMark]:
+    """As `_feature_marks`, of an on-demand view: Feast refuses tags on its fields, so the view has them."""
+    marks = {}
+    for each in view.features:
+        where = f"on-demand view `{view.name}`, feature `{each.name}`,"
+        marks[str(each.name)] = _mark({LOG_TAG: view.tags.get(_tag_of(each.name), LogMark.KEEP.value)}, where=where)
+    return marks
+
+
+def _tag_of(feature: str) -> str:
+    return f"{LOG_TAG}.{feature}"
+
+
+def _refuse_marks_elsewhere(view: Any, allowed: Sequence[str] = ()) -> None:
+    """A mark where none is looked for would leave in clear what somebody wanted hidden."""
+    wrong = [tag for tag in view.tags if tag.startswith(LOG_TAG) and tag not in allowed]
+    if wrong:
+        raise InvalidDefinition(
+            f"view `{view.name}` has the tag {wrong[0]}, which stands there for nothing",
+            hint=f"allowed: {', '.join(allowed)}" if allowed else f"tag entities and fields with {LOG_TAG}",
+        )
+    for column in getattr(view, "entity_columns", ()):
+        if LOG_TAG in column.tags:
+            raise InvalidDefinition(
+                f"join key `{column.name}` has the tag {LOG_TAG} in feature view `{view.name}`",
+                hint="tag its entity, which holds for all views",
+            )
 
 
 def _near_cache(view: Any) -> bool:
@@ -217,13 +279,17 @@ def _on_demand_view(registered: Registered, view: Any, projection: Any) -> OnDem
                 hint="register it with `skewless apply`, not with `feast apply`",
             )
     name = str(projection.name_to_use())
+    _refuse_marks_elsewhere(view, [_tag_of(each.name) for each in view.features])
+    marks = _computed_marks(view)
     return OnDemandView(
         name=name,
         mode=Mode(view.mode),
         function=view.tags[FUNCTION_TAG],
         source_digest=Digest(view.tags[DIGEST_TAG]),
         inputs=_function_inputs(registered, view),
-        features=tuple(_feature_field(each, name) for each in projection.features),
+        features=tuple(
+            _feature_field(each, name, mark=marks.get(str(each.name), LogMark.KEEP)) for each in projection.features
+        ),
     )
 
 
@@ -252,7 +318,11 @@ def _function_inputs(registered: Registered, view: Any) -> tuple[tuple[str, str]
 
 def _request_sources(view: Any) -> list[RequestField]:
     return [
-        RequestField(str(each.name), from_feast(str(each.dtype), where=f"request field `{each.name}` of `{view.name}`"))
+        RequestField(
+            str(each.name),
+            from_feast(str(each.dtype), where=f"request field `{each.name}` of `{view.name}`"),
+            log=_mark(each.tags, where=f"request field `{each.name}` of `{view.name}`"),
+        )
         for _, source in sorted(view.source_request_sources.items())
         for each in source.schema
     ]
@@ -270,7 +340,19 @@ def _with_request_sources(given: tuple[RequestField, ...], computed: list[Any]) 
                     f"`{each.dtype}`",
                     hint="declare it with one dtype everywhere",
                 )
+            fields[each.name] = replace(known, log=_stricter(known, each, view))
     return tuple(fields.values())
+
+
+def _stricter(known: RequestField, other: RequestField, view: Any) -> LogMark:
+    """The mark of a field that is declared twice."""
+    if LogMark.KEEP in (known.log, other.log) or known.log is other.log:
+        return other.log if known.log is LogMark.KEEP else known.log
+    raise InvalidDefinition(
+        f"request field `{known.name}` is marked `{known.log}` for the prediction log, and on-demand view "
+        f"`{view.name}` marks it `{other.log}`",
+        hint=f"tag it with one {LOG_TAG} everywhere",
+    )
 
 
 # --- checks and digests ----------------------------------------------------------------------------------------------
@@ -297,6 +379,12 @@ def _refuse_ambiguous(contract: FeatureContract, where: str) -> None:
                     f"`{view.name}`",
                     hint="declare one entity for both, or rename one key with `with_join_key_map`",
                 )
+            if dtypes[key.name].log is not key.log:
+                raise InvalidDefinition(
+                    f"join key `{key.name}` is marked `{dtypes[key.name].log}` for the prediction log in one view of "
+                    f"{where} and `{key.log}` in `{view.name}`",
+                    hint=f"give the entities of both one {LOG_TAG} tag",
+                )
     seen: set[str] = set()
     for name, _ in contract.columns:
         if name in seen:
@@ -307,9 +395,19 @@ def _refuse_ambiguous(contract: FeatureContract, where: str) -> None:
         seen.add(name)
 
 
-def _definitions_digest(registered: Registered, uses: Mapping[str, Use], on_demand: tuple[OnDemandView, ...]) -> Digest:
-    stored = [_definition(registered, use) for use in uses.values()]
-    return digest([*stored, *(_computed_definition(view) for view in on_demand)])
+def _definitions_digest(
+    registered: Registered, uses: Mapping[str, Use], on_demand: tuple[OnDemandView, ...], computed: list[Any]
+) -> Digest:
+    definitions = [_definition(registered, use) for use in uses.values()]
+    definitions += [_computed_definition(view) for view in on_demand]
+    fields = _with_request_sources((), computed)
+    if marked := _marked([(field.name, field.log) for field in fields]):
+        definitions.append({"log": marked})
+    return digest(definitions)
+
+
+def _marked(marks: Iterable[tuple[str, LogMark]]) -> list[list[str]]:
+    return sorted([name, mark.value] for name, mark in marks if mark is not LogMark.KEEP)
 
 
 def _definition(registered: Registered, use: Use) -> dict[str, Any]:
@@ -332,11 +430,15 @@ def _definition(registered: Registered, use: Use) -> dict[str, Any]:
         data["stored_name"] = stored_name
     if projection.join_key_map:
         data["join_key_map"] = sorted(projection.join_key_map.items())
+    marks = _feature_marks(view)
+    keys = _join_keys(registered, view, {}, frozenset())
+    if marked := _marked([(key.name, key.log) for key in keys] + [(name, marks[name]) for name in use.fields]):
+        data["log"] = marked
     return data
 
 
 def _computed_definition(view: OnDemandView) -> dict[str, Any]:
-    return {
+    data: dict[str, Any] = {
         "on_demand": view.name,
         "mode": view.mode.value,
         "function": view.function,
@@ -344,3 +446,6 @@ def _computed_definition(view: OnDemandView) -> dict[str, Any]:
         "inputs": [list(each) for each in view.inputs],
         "features": [[each.name, each.dtype.value] for each in view.features],
     }
+    if marked := _marked((each.name, each.log) for each in view.features):
+        data["log"] = marked
+    return data

@@ -111,6 +111,11 @@ class Registered:
         # A view without an entity has Feast's placeholder for one, which nobody is asked for.
         return {name: kind for name, kind in sorted(declared.items()) if name != DUMMY_ENTITY_ID}
 
+    def key_tags(self, view: Any) -> dict[str, dict[str, str]]:
+        """Tags of the entity of each stored join key; a key whose entity is not registered has none."""
+        found = [self.entities[name] for name in view.entities if name in self.entities]
+        return {str(entity.join_key): dict(entity.tags) for entity in found}
+
     def with_definitions(self, found: Iterable[Any]) -> Self:
         """What would be registered if these objects were, too."""
         kinds: dict[str, dict[str, Any]] = {"services": {}, "entities": {}, "on_demand": {}, "views": {}}

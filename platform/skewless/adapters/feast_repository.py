@@ -37,7 +37,7 @@ from skewless.features.compiled_registry import CompiledRegistry
 from skewless.features.contract import FeatureContract, Policy, RequestField, ViewRead
 from skewless.features.feature_checks import Finding, Severity, ViewDefinition, check_definitions, hash_sizes
 from skewless.features.point_in_time import OfflineSource
-from skewless.timestamps import from_micros
+from skewless.timestamps import from_micros, to_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,17 @@ class FeatureRepository:
         """Where the offline rows of each stored view of a service lie, by the name the view is used under."""
         uses, _ = used_views(Registered.read(self._store), feature_service)
         return {name: _offline_source(use.view, name) for name, use in uses.items()}
+
+    def materialized(self, feature_service: str) -> dict[str, tuple[tuple[int, int], ...]]:
+        """The (start, end) in µs of each materialization of a service's stored views, by the name a view is used under.
+
+        Feast keeps a run once it is finished; of pushes it keeps nothing.
+        """
+        uses, _ = used_views(Registered.read(self._store), feature_service)
+        return {
+            name: tuple((to_micros(start), to_micros(end)) for start, end in use.view.materialization_intervals)
+            for name, use in uses.items()
+        }
 
     def materialize(self, as_of: int, progress: Callable[[str], None]) -> tuple[str, ...]:
         """Write the newest visible row of every entity at `as_of` (µs) into the online store, view by view.

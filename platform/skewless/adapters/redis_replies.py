@@ -33,7 +33,7 @@ _MEANINGS: dict[str, tuple[str, str]] = {
 }
 
 
-def packed(*parts: str) -> bytes:
+def packed(*parts: str | bytes | int) -> bytes:
     """A complete command.
 
     >>> packed("PING")

@@ -1,129 +1,126 @@
 """What the prediction log says about a rollout: tallies of roles, and outcomes beside the predictions they are about.
 
-Files are chosen by name before they are opened. A segment's name begins with the moment at which it was begun, and it
-is sealed a minute later or when it is full; outcomes and predictions are joined by id, whose time says in which files
-the prediction can be.
+A segment's name begins with the moment at which it was begun, and it is sealed seconds later: those that can hold
+records since a moment are known by their names. Outcomes and predictions are joined by id, as `log_views.py` says.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from operator import itemgetter
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from skewless.adapters.prediction_log import SPOOL
-from skewless.adapters.prediction_parquet import OUTCOMES, PREDICTIONS, TALLIES, read_table
-from skewless.adapters.spool import SUFFIX, read_frames
+from skewless.adapters.log_reader import days, open_log
+from skewless.adapters.log_session import LogSession
+from skewless.adapters.log_sources import ALL_DAYS, Wanted
+from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS
+from skewless.adapters.log_views import records_sql, since_sql
+from skewless.adapters.spool import SPOOL, open_segments, segment_name
 from skewless.canonical_json import Digest
 from skewless.errors import InvalidDefinition
+from skewless.features.point_in_time import literal
 from skewless.rollout.routes import Role
-from skewless.serving.records import AnsweredBatch, LogEntry, TallyBatch, decode
+from skewless.serving.outcome_terms import OutcomeTerms
 from skewless.serving.role_tally import RoleTally
 from skewless.serving.scored_outcome import ScoredOutcome, prediction_time
-from skewless.timestamps import HOUR_US, SECOND_US, Micros
+from skewless.timestamps import HOUR_US, Micros
 
 _SEGMENT_SPAN_US = HOUR_US
 """More than the time from a segment's first record to its last, also where sealing was late."""
-_CLOCKS_APART_US = 60 * SECOND_US
-"""Gateways on several machines."""
-_PREDICTION_COLUMNS = ("prediction_id", "label", "role", "bundle_digest", "experiment", "arm")
+_NAME_DIGITS = 14
+"""Of the moment that a segment's name begins with, in hexadecimal µs."""
+_PREDICTED = ("prediction_id", "label", "role", "bundle_digest", "experiment", "arm")
+_NO_TERMS: Mapping[str, OutcomeTerms] = {}
 
 
 class LogEvidence:
-    """Implements `Evidence` on the folder of a prediction log."""
+    """Implements `Evidence` on a prediction log; see `open_log` for what it is made of."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, store: str | None = None, *, terms: Mapping[str, OutcomeTerms] = _NO_TERMS
+    ) -> None:
         self._folder = folder
+        self._log = open_log(folder, store, terms=terms)
+        self._terms = terms
 
     def tallies(self, endpoint: str, start: Micros, end: Micros) -> list[RoleTally]:
         """See `Evidence.tallies`."""
-        entries, spooled = self._spooled()
-        documents = [each for entry in entries if isinstance(entry, TallyBatch) for each in entry.documents]
-        for path in self._files(f"{TALLIES}/day=*/*.parquet", start, end):
-            if path.stem not in spooled:
-                table = read_table(path)
-                own = table.filter(pc.equal(table.column("endpoint"), endpoint))
-                documents += map(json.loads, own.column("tally").to_pylist())
-        wanted = (each for each in documents if each["endpoint"] == endpoint)
-        within = (each for each in wanted if start <= each["start"] and each["end"] <= end)
-        return sorted(_tallies(within), key=lambda each: each.end)
+        documents = map(json.loads, self._log.tallies(endpoint, start, end).column("tally").to_pylist())
+        return sorted(_tallies(documents), key=lambda each: each.end)
 
     def outcomes(self, endpoint: str, start: Micros, end: Micros) -> list[ScoredOutcome]:
         """See `Evidence.outcomes`."""
-        entries, spooled = self._spooled()
-        received: list[tuple[Micros, str, str]] = []
-        for entry in entries:
-            if isinstance(entry, tuple):
-                received += [(Micros(each.received_time), each.prediction_id, each.label) for each in entry]
-        for path in self._files(f"{OUTCOMES}/day=*/*.parquet", start, end):
-            if path.stem not in spooled:
-                received += _received(read_table(path))
-        labels = _last_labels(each for each in received if start <= each[0] < end)
-        return self._scored(endpoint, labels, entries, spooled)
+
+        def ask(session: LogSession) -> list[ScoredOutcome]:
+            told = f"SELECT * FROM outcomes_told WHERE {since_sql('received_time', start, end)}"
+            return [_scored(row) for row in self._beside(session, endpoint, _last_sql(told))]
+
+        return self._log.ask(self._wanted(endpoint, start, end), ask)
 
     def outcome_segments(
         self, endpoint: str, *, since: Micros, known: frozenset[str]
     ) -> Iterator[tuple[str, list[ScoredOutcome]]]:
         """See `Evidence.outcome_segments`."""
-        paths: dict[str, list[Path]] = {}
-        for path in self._files(f"{OUTCOMES}/day=*/*.parquet", since, None):
-            paths.setdefault(path.stem, []).append(path)
-        entries, spooled = self._spooled()
-        earlier = [each for segment in sorted(paths.keys() & known) for each in paths[segment]]
-        for segment in sorted(paths.keys() - known - spooled):
-            labels = _last_labels(each for path in paths[segment] for each in _received(read_table(path)))
-            for prediction_id in _mentioned(earlier, labels):
-                del labels[prediction_id]
-            earlier += paths[segment]
-            yield segment, self._scored(endpoint, labels, entries, spooled)
+        unsealed = [segment_name(path) for path in open_segments(self._folder / SPOOL)]
+        first = f"{max(0, since - _SEGMENT_SPAN_US):0{_NAME_DIGITS}x}"
 
-    def _spooled(self) -> tuple[list[LogEntry], frozenset[str]]:
-        """Entries that are not sealed yet, and their segments; these count in place of any Parquet files of theirs."""
-        entries: list[LogEntry] = []
-        segments: set[str] = set()
-        for path in sorted((self._folder / SPOOL).glob(f"*{SUFFIX}")):
-            try:
-                frames = read_frames(path)
-            except FileNotFoundError:
-                continue
-            segments.add(path.stem)
-            entries += map(decode, frames)
-        return entries, frozenset(segments)
+        def ask(session: LogSession) -> tuple[list[str], list[dict[str, Any]]]:
+            session.register("known_segments", _segments(known))
+            session.register("unsealed_segments", _segments(unsealed))
+            session.outcome_views(self._terms)
+            new = f"segment >= {literal(first)} AND segment NOT IN (SELECT segment FROM unsealed_segments)"
+            session.view(
+                "ranked",
+                "SELECT outcomes_told.*, CASE WHEN segment IN (SELECT segment FROM known_segments) THEN '' "
+                f"ELSE segment END AS place FROM outcomes_told WHERE {new}",
+            )
+            first_told = (
+                "SELECT * FROM ranked WHERE prediction_id IS NOT NULL "
+                "QUALIFY place = min(place) OVER (PARTITION BY prediction_id)"
+            )
+            found = session.arrow("SELECT DISTINCT place FROM ranked WHERE place <> '' ORDER BY place")
+            last = _last_sql(f"SELECT * FROM ({first_told}) WHERE place <> ''")
+            return found.column(0).to_pylist(), self._beside(session, endpoint, last, prepared=True)
 
-    def _files(self, pattern: str, start: Micros, end: Micros | None) -> list[Path]:
-        """Files of segments that can hold records from `start` to `end`, in order of their beginning."""
-        first = start - _SEGMENT_SPAN_US
-        paths = [path for path in self._folder.glob(pattern) if _begun(path) >= first]
-        if end is not None:
-            paths = [path for path in paths if _begun(path) <= end + _CLOCKS_APART_US]
-        return sorted(paths, key=lambda path: path.name)
+        segments, rows = self._log.ask(self._wanted(endpoint, Micros(since - _SEGMENT_SPAN_US), None), ask)
+        scored = {
+            segment: [_scored(row) for row in of_segment]
+            for segment, of_segment in groupby(rows, key=lambda row: str(row["segment"]))
+        }
+        for segment in segments:
+            yield segment, scored.get(segment, [])
 
-    def _scored(
-        self, endpoint: str, labels: dict[str, str], entries: Sequence[LogEntry], spooled: frozenset[str]
-    ) -> list[ScoredOutcome]:
-        """Outcomes (label by prediction id) beside their predictions; those of other endpoints are left out."""
-        if not labels:
-            return []
-        found: dict[str, ScoredOutcome] = {}
-        for entry in entries:
-            if isinstance(entry, AnsweredBatch) and entry.endpoint == endpoint:
-                for prediction_id, predicted in zip(entry.prediction_ids, entry.labels, strict=True):
-                    if prediction_id in labels:
-                        found[prediction_id] = _of_batch(entry, prediction_id, predicted, labels[prediction_id])
-        made = [prediction_time(each) for each in labels]
-        wanted = pa.array(labels, pa.string())
-        pattern = f"{PREDICTIONS}/day=*/endpoint={endpoint}/*.parquet"
-        for path in self._files(pattern, Micros(min(made) - _CLOCKS_APART_US), Micros(max(made))):
-            if path.stem.split("-", 1)[0] in spooled:
-                continue
-            table = read_table(path, columns=_PREDICTION_COLUMNS)
-            rows = table.filter(pc.is_in(table.column("prediction_id"), value_set=wanted)).to_pylist()
-            found |= {row["prediction_id"]: _of_row(row, labels[row["prediction_id"]]) for row in rows}
-        return list(found.values())
+    def _wanted(self, endpoint: str, start: Micros, end: Micros | None) -> Wanted:
+        # Which days predictions are of is not known: their as_of may be any moment. DuckDB skips by their ids.
+        return Wanted({OUTCOMES: days(start, end), PREDICTIONS: ALL_DAYS}, endpoint)
+
+    def _beside(self, session: LogSession, endpoint: str, told: str, *, prepared: bool = False) -> list[dict[str, Any]]:
+        """Outcomes beside the endpoint's predictions, by segment and then prediction; others are left out."""
+        if not prepared:
+            session.outcome_views(self._terms)
+        own = [scan for scan in session.scans(PREDICTIONS) if scan.source.endpoint == endpoint]
+        sql = (
+            "SELECT told.segment, told.label AS outcome, predicted.* "
+            f"FROM ({told}) AS told JOIN ({records_sql(own, PREDICTIONS, only=_PREDICTED)}) AS predicted "
+            "ON told.prediction_id = predicted.prediction_id ORDER BY told.segment, predicted.prediction_id"
+        )
+        rows: list[dict[str, Any]] = session.arrow(sql).to_pylist()
+        return rows
+
+
+def _last_sql(told: str) -> str:
+    """Of several outcomes of one prediction the one received last."""
+    return (
+        f"SELECT * FROM ({told}) WHERE prediction_id IS NOT NULL "
+        "QUALIFY row_number() OVER (PARTITION BY prediction_id ORDER BY received_time DESC, outcome_id DESC) = 1"
+    )
+
+
+def _segments(names: Iterable[str]) -> Any:
+    return pa.table({"segment": pa.array(sorted(names), pa.string())})
 
 
 def _tallies(documents: Iterable[Mapping[str, Any]]) -> Iterator[RoleTally]:
@@ -133,55 +130,14 @@ def _tallies(documents: Iterable[Mapping[str, Any]]) -> Iterator[RoleTally]:
             yield RoleTally.from_json(document)
 
 
-def _begun(path: Path) -> int:
-    """When a segment was begun (µs), which its name begins with."""
-    try:
-        return int(path.name[:14], 16)
-    except ValueError:
-        return 0
-
-
-def _received(table: Any) -> Iterable[tuple[Micros, str, str]]:
-    times = table.column("received_time").cast(pa.int64()).to_pylist()
-    return zip(times, table.column("prediction_id").to_pylist(), table.column("label").to_pylist(), strict=True)
-
-
-def _last_labels(received: Iterable[tuple[Micros, str, str]]) -> dict[str, str]:
-    """Label by prediction; of two outcomes of one prediction the later received, or the later written, stays."""
-    return {prediction_id: label for _, prediction_id, label in sorted(received, key=itemgetter(0))}
-
-
-def _mentioned(paths: Iterable[Path], labels: dict[str, str]) -> set[str]:
-    """Those predictions that one of the files has an outcome for."""
-    wanted = pa.array(labels, pa.string())
-    found: set[str] = set()
-    for path in paths:
-        ids = read_table(path, columns=["prediction_id"]).column("prediction_id")
-        found.update(ids.filter(pc.is_in(ids, value_set=wanted)).to_pylist())
-    return found
-
-
-def _of_batch(batch: AnsweredBatch, prediction_id: str, predicted: str, outcome: str) -> ScoredOutcome:
-    return ScoredOutcome(
-        prediction_id,
-        outcome,
-        predicted,
-        Role(batch.role),
-        batch.bundle,
-        batch.experiment,
-        batch.arm,
-        prediction_time(prediction_id),
-    )
-
-
-def _of_row(row: dict[str, Any], outcome: str) -> ScoredOutcome:
+def _scored(row: Mapping[str, Any]) -> ScoredOutcome:
     return ScoredOutcome(
         row["prediction_id"],
-        outcome,
+        row["outcome"],
         row["label"],
         Role(row["role"]),
         Digest(row["bundle_digest"]),
-        row.get("experiment") or "",
-        row.get("arm") or "",
+        row["experiment"] or "",
+        row["arm"] or "",
         prediction_time(row["prediction_id"]),
     )

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import S3Store
 
 from skewless.adapters.artifact_address import BucketAddress
@@ -33,7 +33,6 @@ from skewless.timestamps import Micros, to_micros
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
-_PART = "the artifact store"
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _KIND = re.compile(r"kind: (Timeout|Connect)\b")
@@ -55,6 +54,17 @@ class Patience:
     retries_max: int = ARTIFACT_RETRIES_MAX
     retry_s: float = ARTIFACT_RETRY_S
     """No attempt begins later than this after the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What the objects are kept for, as errors call it: the part, and the setting that names the bucket."""
+
+    part: str
+    setting: str
+
+
+ARTIFACTS = Use("the artifact store", "SKEWLESS_ARTIFACTS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +92,10 @@ class S3Objects:
     InvalidSettings where there is no such bucket.
     """
 
-    def __init__(self, address: BucketAddress, patience: Patience = Patience()) -> None:
+    def __init__(self, address: BucketAddress, patience: Patience = Patience(), use: Use = ARTIFACTS) -> None:
         self._address = address
-        self._store = _client(address, patience)
+        self._use = use
+        self._store = _client(address, patience, use)
 
     def get(self, key: str, *, bytes_max: int) -> Content | None:
         """The content of an object; None where there is none. Of one that is larger than allowed only the size.
@@ -106,6 +117,23 @@ class S3Objects:
         with self._translated():
             obstore.put(self._store, key, data, use_multipart=False)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object where there is none by this key, and say so; false where there is one.
+
+        Servers that ignore `If-None-Match` replace it and say that they wrote it, see `heeds_conditions`.
+        """
+        with self._translated():
+            try:
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def heeds_conditions(self, key: str) -> bool:
+        """Whether the server refuses to create what is there: of two writers it then stops one. Leaves an object."""
+        self.create(key, b"")
+        return not self.create(key, b"")
+
     def modified_time(self, key: str) -> Micros | None:
         """When an object was written, by the server's clock; None where there is none."""
         with self._translated():
@@ -113,6 +141,12 @@ class S3Objects:
                 return to_micros(obstore.head(self._store, key)["last_modified"])
             except FileNotFoundError:
                 return None
+
+    def folders(self, prefix: str) -> list[str]:
+        """What stands between a prefix and the next slash, in the keys that go on after one; sorted."""
+        with self._translated():
+            listed = obstore.list_with_delimiter(self._store, prefix or None)
+        return sorted(each.rstrip("/").rpartition("/")[2] for each in listed["common_prefixes"])
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Every object whose key begins with a prefix that ends in a slash, a page at a time."""
@@ -143,8 +177,8 @@ class S3Objects:
     def _refuse_missing_bucket(self, error: Exception) -> None:
         if _found(_CODE, error) == "NoSuchBucket":
             raise InvalidSettings(
-                f"{_PART} {self._address} cannot be used: there is no bucket `{self._address.bucket}`",
-                hint="make the bucket, or correct its name, endpoint or region in SKEWLESS_ARTIFACTS",
+                f"{self._use.part} {self._address} cannot be used: there is no bucket `{self._address.bucket}`",
+                hint=f"make the bucket, or correct its name, endpoint or region in {self._use.setting}",
             ) from error
 
     def _unavailable(self, error: Exception) -> Unavailable:
@@ -160,11 +194,11 @@ class S3Objects:
             reason = {"Timeout": "it did not answer in time", "Connect": "it cannot be reached"}.get(
                 kind, "the connection failed"
             )
-            hint = "check the endpoint in SKEWLESS_ARTIFACTS, and that the server runs and is reached from here"
-        return Unavailable(f"{_PART} {self._address}", reason, hint=hint)
+            hint = f"check the endpoint in {self._use.setting}, and that the server runs and is reached from here"
+        return Unavailable(f"{self._use.part} {self._address}", reason, hint=hint)
 
 
-def _client(address: BucketAddress, patience: Patience) -> S3Store:
+def _client(address: BucketAddress, patience: Patience, use: Use) -> S3Store:
     config: S3Config = {
         # Deleting many at once needs a header that some servers do not know.
         "disable_bulk_delete": True,
@@ -188,8 +222,8 @@ def _client(address: BucketAddress, patience: Patience) -> S3Store:
         )
     except (BaseError, ValueError) as error:
         raise InvalidSettings(
-            f"{_PART} {address} cannot be used: the client refuses its address or an AWS_… variable",
-            hint="check the AWS_… variables of the environment, and the endpoint and region in SKEWLESS_ARTIFACTS",
+            f"{use.part} {address} cannot be used: the client refuses its address or an AWS_… variable",
+            hint=f"check the AWS_… variables of the environment, and the endpoint and region in {use.setting}",
         ) from error
 
 

@@ -14,19 +14,25 @@ from skewless.canonical_json import Digest
 from skewless.dtypes import Column
 from skewless.errors import NotFound
 from skewless.features.contract import FeatureContract
-from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
-from skewless.features.visibility import Status
+from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES, FeatureFrame
 from skewless.parity.compare import Scored
 
 
 @dataclass(frozen=True, slots=True)
 class ServedRows:
-    """Logged predictions of one bundle. `as_of` is int64 µs (rows,); `given` holds join keys and request fields."""
+    """Logged predictions of one bundle. `as_of` is int64 µs (rows,); `given` holds join keys and request fields.
+
+    Where `tensor_known` (rows,) is False the tensor was not kept, and the row of `scored.tensor` is zeros.
+    """
 
     prediction_ids: tuple[str, ...]
     as_of: NDArray[np.int64]
     given: dict[str, Column]
     scored: Scored
+    tensor_known: NDArray[np.bool_]
+    tensor_digests: tuple[str, ...]
+    roles: tuple[str, ...]
+    rungs: tuple[str, ...]
 
 
 def bundle_of(table: pa.Table) -> Digest:
@@ -59,17 +65,40 @@ def served_rows(table: pa.Table, contract: FeatureContract, output: str) -> Serv
             times = table.column(f"event_time.{view}").cast(pa.int64()).fill_null(NO_EVENT_TIME)
             event_times[view] = times.to_numpy().astype(np.int64)
         columns[name] = _column(table, f"feature.{name}", dtypes[name])
-        codes = [STATUS_CODE[Status(text)] for text in table.column(f"status.{name}").to_pylist()]
-        statuses[name] = np.array(codes, dtype=np.uint8)
-    rows = table.num_rows
-    tensor = np.frombuffer(b"".join(table.column("tensor").to_pylist()), dtype="<f4").reshape(rows, -1)
-    outputs = np.array(table.column(f"output.{output}").to_pylist(), dtype=np.float32).reshape(rows, -1)
+        statuses[name] = _statuses(table.column(f"status.{name}"))
+    tensor, tensor_known = _tensor(table.column("tensor"))
+    outputs = np.array(table.column(f"output.{output}").to_pylist(), dtype=np.float32).reshape(table.num_rows, -1)
     return ServedRows(
-        prediction_ids=tuple(table.column("prediction_id").to_pylist()),
+        prediction_ids=_texts(table, "prediction_id"),
         as_of=table.column("as_of").cast(pa.int64()).to_numpy().astype(np.int64),
         given=given,
-        scored=Scored(FeatureFrame(rows, columns, statuses, event_times), tensor.astype(np.float32), outputs),
+        scored=Scored(FeatureFrame(table.num_rows, columns, statuses, event_times), tensor, outputs),
+        tensor_known=tensor_known,
+        tensor_digests=_texts(table, "tensor_digest"),
+        roles=_texts(table, "role"),
+        rungs=_texts(table, "rung"),
     )
+
+
+def _tensor(column: pa.ChunkedArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The tensor (rows, columns), zeros where it was not kept, and (rows,) where it was."""
+    rows = [np.frombuffer(each, dtype="<f4") if each is not None else None for each in column.to_pylist()]
+    known = np.array([each is not None for each in rows], dtype=np.bool_)
+    width = max((len(each) for each in rows if each is not None), default=0)
+    nothing = np.zeros(width, dtype=np.float32)
+    tensor = np.array([nothing if each is None else each for each in rows], dtype=np.float32)
+    return tensor.reshape(len(rows), width), known
+
+
+def _statuses(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """Codes of a column of status names."""
+    names = pa.array([str(status) for status in STATUS_CODES], pa.string())
+    codes: NDArray[np.uint8] = pc.index_in(column, value_set=names).to_numpy().astype(np.uint8)
+    return codes
+
+
+def _texts(table: pa.Table, name: str) -> tuple[str, ...]:
+    return tuple(table.column(name).to_pylist())
 
 
 def _column(table: pa.Table, name: str, dtype: Any) -> Column:

@@ -4,7 +4,7 @@ them. Transforms, baselines and serving profiles check their own.
 A form says less than the part's own reader: whether names are known and values fit together is for that to say.
 """
 
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
@@ -15,6 +15,8 @@ from skewless.features.contract import Action, Mode
 _TTL_US_MAX = 2**62
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Mark = Literal["hash", "omit"]
+"""A `LogMark` that is not the default, which is left out."""
 
 
 class PolicyForm(TypedDict):
@@ -31,6 +33,7 @@ class JoinKeyForm(TypedDict):
     dtype: Dtype
     nullable: bool
     stored_name: NotRequired[Name]
+    log: NotRequired[Mark]
 
 
 class FeatureForm(TypedDict):
@@ -41,6 +44,7 @@ class FeatureForm(TypedDict):
     on_missing: PolicyForm
     on_stale: PolicyForm
     feast_type: NotRequired[Name]
+    log: NotRequired[Mark]
 
 
 class ViewForm(TypedDict):
@@ -72,6 +76,7 @@ class RequestFieldForm(TypedDict):
     name: Name
     dtype: Dtype
     nullable: bool
+    log: NotRequired[Mark]
 
 
 class ContractForm(TypedDict):

@@ -21,7 +21,7 @@ from skewless.bundles.manifest import FORMAT, MANIFEST, NAME_PATTERN, PATH_CHARA
 from skewless.bundles.model_files import ModelFormat
 from skewless.bundles.serving_profile import Place, Precision, Target, TimeoutAction, VersionPolicy
 from skewless.dtypes import Dtype
-from skewless.features.contract import Action, Mode
+from skewless.features.contract import Action, LogMark, Mode
 from skewless.limits import LAST_KNOWN_S_MAX
 from skewless.training.calibration import KNOTS_MAX, CalibrationKind
 
@@ -31,6 +31,10 @@ _FLAG: dict[str, Any] = {"type": "boolean"}
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _SHA256: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _DTYPE: dict[str, Any] = {"enum": [dtype.value for dtype in Dtype]}
+_MARK: dict[str, Any] = {
+    "enum": [mark.value for mark in LogMark if mark is not LogMark.KEEP],
+    "description": "what the prediction log keeps in place of the value; the value itself where absent",
+}
 _SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 
 
@@ -74,14 +78,15 @@ def _manifest() -> dict[str, Any]:
 def _contract() -> dict[str, Any]:
     policy = _object({"action": {"enum": [each.value for each in Action]}, "value": {}})
     feature = _object(
-        {"name": _NAME, "dtype": _DTYPE, "on_missing": policy, "on_stale": policy}, optional={"feast_type": _NAME}
+        {"name": _NAME, "dtype": _DTYPE, "on_missing": policy, "on_stale": policy},
+        optional={"feast_type": _NAME, "log": _MARK},
     )
     request_field = {"name": _NAME, "dtype": _DTYPE, "nullable": _FLAG}
     view = _object(
         {
             "view": _NAME,
             "ttl_us": {**_COUNT, "description": "µs; 0 is unlimited"},
-            "join_keys": _list(_object(request_field, optional={"stored_name": _NAME})),
+            "join_keys": _list(_object(request_field, optional={"stored_name": _NAME, "log": _MARK})),
             "features": _list(feature),
         },
         optional={"alias": _NAME, "stored_name": _NAME, "near_cache": {"const": True}},
@@ -100,7 +105,7 @@ def _contract() -> dict[str, Any]:
         {
             "project": _NAME,
             "definitions_digest": _SHA256,
-            "request_fields": _list(_object(request_field)),
+            "request_fields": _list(_object(request_field, optional={"log": _MARK})),
             "views": _list(view),
         },
         optional={"on_demand": _list(on_demand, least=1)},

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from skewless.cli.workspace import Workspace
 from skewless.errors import BundleRefused, Conflict, InvalidRequest, InvalidSettings, NotFound, Unavailable
 from skewless.limits import MIB
 from skewless.registry.repository import Registry, system_clock
+from skewless.settings import log_store_of
 from skewless.stack.state import read_state
 from skewless.timestamps import DAY_US, SECOND_US, Micros, format_timestamp
 
@@ -123,7 +124,8 @@ def gc(keep_days: float, logs: tuple[Path, ...], no_log: bool, delete: bool, as_
         raise InvalidRequest("--no-log contradicts --log", path="--no-log", allowed="one of them")
     workspace = Workspace()
     now = system_clock()
-    folders = () if no_log else logs or (workspace.home.predictions,)
+    home_log = {workspace.home.predictions: workspace.settings.log_store_address}
+    folders = {} if no_log else {folder: str(log_store_of(folder)) for folder in logs} or home_log
     with step("Looking for garbage") as progress, workspace.registry() as registry:
         kept = workspace.artifacts.digests()
         _refuse_foreign_registry(registry, kept)
@@ -176,11 +178,12 @@ def named_fallbacks(artifacts: ArtifactStore, routed: Iterable[Digest]) -> froze
     return frozenset(found)
 
 
-def _logged(kept: tuple[Digest, ...], logs: Iterable[Path]) -> frozenset[Digest]:
+def _logged(kept: tuple[Digest, ...], logs: Mapping[Path, str]) -> frozenset[Digest]:
+    """`logs` has the address of each log's store by its folder."""
     referenced: frozenset[Digest] = frozenset()
-    for folder in logs:
+    for folder, store in logs.items():
         try:
-            referenced |= logged_bundles(folder, kept)
+            referenced |= logged_bundles(folder, kept, store=store)
         except NotFound as error:
             raise NotFound(
                 "prediction log",

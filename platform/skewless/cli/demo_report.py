@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from skewless.adapters.prediction_reader import read_outcomes, read_predictions
+from skewless.adapters.recorded_rows import recorded_rows
 from skewless.adapters.served_rows import pick, served_rows
 from skewless.bundles.bundle import Bundle
 from skewless.cli.demo_state import ReplayRecord
 from skewless.cli.local_model import local_model
 from skewless.cli.output import step
+from skewless.cli.replay_bundles import rechecker
 from skewless.cli.workspace import Workspace
 from skewless.errors import InvalidDefinition, NotFound
+from skewless.limits import REPLAY_CHUNK_ROWS
 from skewless.parity.compare import Comparison, compare
 from skewless.parity.recompute import PointInTime, recompute
 from skewless.registry.repository import system_clock
+from skewless.replays.recheck import Verdict
 from skewless.serving.receipt import json_values
 from skewless.simulation.example import Example
 from skewless.simulation.summary import DIFFERENCES_SHOWN, Summary, latency_percentiles
@@ -52,6 +55,9 @@ def summarise(
         table = _logged(workspace, example, period, record.prediction_ids)
         comparison = _compared(bundle, table, offline)
         progress.note(f"{comparison.outputs_equal:,} of {comparison.rows:,} live predictions equal it bit for bit")
+    with step("Recomputing every prediction from its own record") as progress:
+        replays_equal = _replays_equal(workspace, bundle, table)
+        progress.note(f"{replays_equal:,} of {comparison.rows:,} equal what was served bit for bit")
     return Summary(
         endpoint=example.endpoint,
         bundle=bundle.digest,
@@ -64,6 +70,7 @@ def summarise(
         live=_live_evaluation(workspace, bundle, table, record),
         held_out=dict(bundle.provenance["holdout"]["metrics"]),
         comparison=comparison,
+        replays_equal=replays_equal,
         replay_wall_s=record.wall_s,
         sample=_last_request(bundle, table),
         sample_id=record.prediction_ids[-1],
@@ -89,6 +96,7 @@ def lines(summary: Summary) -> Iterator[str]:
     )
     yield f"equal to offline    {comparison.outputs_equal:,} of {comparison.rows:,} predictions, bit for bit"
     yield f"                    {comparison.tensors_equal:,} model inputs, {comparison.features_equal:,} feature rows"
+    yield f"equal by replay     {summary.replays_equal:,} of {comparison.rows:,}, each recomputed from its log record"
     for each in comparison.differences[:DIFFERENCES_SHOWN]:
         column = f" {each.column}" if each.column else ""
         values = f"served {each.served}, offline {each.offline}"
@@ -139,7 +147,8 @@ def _logged(workspace: Workspace, example: Example, period: Period, prediction_i
     """The log's rows of a replay, in its order; waits for the gateway's last flush."""
     give_up = time.monotonic() + LOG_TIMEOUT_S
     while True:
-        table = read_predictions(workspace.home.predictions, example.endpoint, period.start, period.end)
+        with workspace.log() as log:
+            table = log.predictions(example.endpoint, period.start, period.end)
         try:
             return pick(table, prediction_ids)
         except NotFound:
@@ -155,9 +164,21 @@ def _compared(bundle: Bundle, table: Any, offline: PointInTime) -> Comparison:
     return compare(bundle.contract, served.prediction_ids, served.scored, scored)
 
 
+def _replays_equal(workspace: Workspace, bundle: Bundle, table: Any) -> int:
+    """How many logged predictions are recomputed bit for bit from their records, as `skewless replay --all` does."""
+    own = rechecker(bundle, workspace.settings.target)
+    inputs = [name for name, _ in bundle.transform.inputs]
+    equal = 0
+    for first in range(0, table.num_rows, REPLAY_CHUNK_ROWS):
+        rows = recorded_rows(table.slice(first, REPLAY_CHUNK_ROWS), bundle, inputs)
+        equal += own.recheck(rows, told_max=0).counts[Verdict.EXACT]
+    return equal
+
+
 def _live_evaluation(workspace: Workspace, bundle: Bundle, table: Any, record: ReplayRecord) -> Evaluation:
     """Quality of the logged probabilities on the outcomes that callers reported since the replay began."""
-    outcomes = read_outcomes(workspace.home.predictions, record.started, system_clock() + 1)
+    with workspace.log() as log:
+        outcomes = log.outcomes(record.started, system_clock() + 1)
     # A prediction whose outcome came twice has the later one; the table is in order of receipt.
     labels = dict(zip(outcomes.column("prediction_id").to_pylist(), outcomes.column("label").to_pylist(), strict=True))
     rows = [

@@ -45,5 +45,8 @@ def opened_control(workspace: Workspace) -> Iterator[RolloutControl]:
     """How rollouts are doing by the prediction log, and what follows from it."""
     from skewless.adapters.rollout_evidence import LogEvidence
 
+    evidence = LogEvidence(
+        workspace.home.predictions, workspace.settings.log_store_address, terms=workspace.outcome_terms()
+    )
     with workspace.registry() as registry:
-        yield RolloutControl(registry, LogEvidence(workspace.home.predictions))
+        yield RolloutControl(registry, evidence)

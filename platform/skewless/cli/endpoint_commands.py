@@ -1,12 +1,17 @@
 """`skewless endpoint …`: the stable names that product services call."""
 
+from dataclasses import replace
+
 import click
 
 from skewless.cli import rollout_options as options
+from skewless.cli.arguments import actor
 from skewless.cli.deployments import opened_deployment
 from skewless.cli.output import print_json
 from skewless.cli.rollout_views import show_endpoints, show_history, show_route
 from skewless.cli.workspace import Workspace
+from skewless.errors import InvalidRequest
+from skewless.timestamps import SECOND_US
 
 
 @click.group()
@@ -27,6 +32,38 @@ def create_endpoint(name: str, bundle: str, description: str, reason: str, overr
     with opened_deployment(Workspace()) as deployment:
         created = deployment.create_endpoint(name, bundle=bundle, description=description, change=changed_by)
     show_endpoints([created], as_json=as_json, single=True)
+
+
+@endpoint.command("set")
+@click.argument("name")
+@click.option(
+    "--label-horizon",
+    metavar="TIME",
+    help="Within which outcomes are expected, such as 1d; `none`: no outcome is late.",
+)
+@click.option("--outcome-window", metavar="TIME", help="How old a prediction may be for an outcome told by entity.")
+@click.option("--reason", default="declared", show_default=True, help="Why; it is kept in the audit trail.")
+@options.as_json
+def set_endpoint(name: str, label_horizon: str | None, outcome_window: str | None, reason: str, as_json: bool) -> None:
+    """Declare what is agreed about the outcomes of endpoint NAME; what is not named stays as it is."""
+    if label_horizon is None and outcome_window is None:
+        raise InvalidRequest("there is nothing to set", path="NAME", allowed="--label-horizon or --outcome-window")
+    with Workspace().registry() as registry:
+        terms = registry.endpoint(name).terms
+        if label_horizon is not None:
+            horizon = None if label_horizon == "none" else _micros(label_horizon, option="--label-horizon")
+            terms = replace(terms, label_horizon_us=horizon)
+        if outcome_window is not None:
+            terms = replace(terms, outcome_window_us=_micros(outcome_window, option="--outcome-window"))
+        changed = registry.set_outcome_terms(name, terms, actor=actor(), reason=reason)
+    if as_json:
+        print_json(changed.to_json())
+        return
+    show_route(changed)
+
+
+def _micros(text: str, *, option: str) -> int:
+    return round(options.duration_s(text, option=option) * SECOND_US)
 
 
 @endpoint.command("list")

@@ -51,6 +51,7 @@ EXIT_MEANINGS: Mapping[int, str] = {
     3: "a part is unavailable, or the stack failed",
     4: "refused: a bundle or a prediction does not meet its own conditions, or who asks may not",
     5: "conflict: someone else got there first (also: the stack is already up)",
+    6: "not decided: what a replay needs is not kept (fields left out of the log, or a bundle that is gone)",
     EXIT_INTERRUPTED: "interrupted",
 }
 
@@ -87,7 +88,12 @@ COMMANDS: Mapping[str, LazyCommand] = {
     ),
     "api-key": LazyCommand("skewless.cli.api_key_commands", "api_key", "Create, list, show and revoke API keys."),
     "predict": LazyCommand("skewless.cli.prediction_commands", "predict", "Ask an endpoint for predictions."),
-    "replay": LazyCommand("skewless.cli.prediction_commands", "replay", "Recompute a logged prediction."),
+    "replay": LazyCommand("skewless.cli.replay_command", "replay", "Account for logged predictions, and back-test."),
+    "parity": LazyCommand(
+        "skewless.cli.parity_commands", "parity", "Compare what was served with the offline store, and say why."
+    ),
+    "log": LazyCommand("skewless.cli.log_commands", "log", "Ask the prediction log, ship it, and delete from it."),
+    "drift": LazyCommand("skewless.cli.drift_commands", "drift", "Compare rows of two files, and say when they moved."),
 }
 
 

@@ -97,16 +97,16 @@ def dataset() -> None:
 @_as_json
 def build(model: str, out: Path, as_json: bool) -> None:
     """Write the point-in-time training set of MODEL as Parquet."""
-    from skewless.adapters.training_parquet import write_training_set
+    from skewless.adapters.training_parquet import TrainingSetWriter
 
     workspace = Workspace()
     definition = workspace.model(model)
     with step(f"Building the training set of {model}") as progress:
         contract, offline = workspace.contract(definition), workspace.offline(definition)
-        examples = offline.examples(definition.examples, contract, definition.training)
-        progress.note(f"joining features to {examples.rows:,} examples, point in time")
-        frame = offline.features_at(contract, examples.keys, examples.as_of)
-        write_training_set(examples, frame, out)
-        progress.note(f"{examples.rows:,} rows of {len(contract.columns)} columns in {out}")
+        with TrainingSetWriter(out) as writer:
+            for examples, frame in offline.training_parts(definition.examples, contract, definition.training):
+                writer.write(examples, frame)
+                progress.note(f"{writer.rows:,} examples joined with their features, point in time")
+        progress.note(f"{writer.rows:,} rows of {len(contract.columns)} columns in {out}")
     if as_json:
-        print_json({"rows": examples.rows, "columns": [name for name, _ in contract.columns], "file": str(out)})
+        print_json({"rows": writer.rows, "columns": [name for name, _ in contract.columns], "file": str(out)})

@@ -1,4 +1,4 @@
-"""`skewless predict` and `skewless replay`: predictions, live and recomputed."""
+"""`skewless predict`: questions to a running gateway, one or a file of them."""
 
 import asyncio
 import json
@@ -81,23 +81,3 @@ def _ask(endpoint: str, instance: str, as_of: Micros | None, receipt: str) -> di
             return await client.ask([parsed], as_of=as_of, receipt=receipt)
 
     return asyncio.run(ask())
-
-
-@click.command()
-@click.argument("prediction_id")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
-def replay(prediction_id: str, as_json: bool) -> None:
-    """Recompute the model input of PREDICTION_ID from its log record and compare it bit for bit.
-
-    Uses the record alone: the request, the stored feature values and the bundle that answered. Exit code 4: the
-    recomputed tensor or output differs from what was served.
-    """
-    from skewless.cli.replay_check import check
-
-    found = check(Workspace(), prediction_id)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        click.echo(found.sentence())
-    if not found.equal:
-        sys.exit(4)

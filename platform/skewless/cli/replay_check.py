@@ -1,70 +1,55 @@
-"""Recomputing one logged prediction from its own record."""
+"""Accounts of logged predictions, one by one: everything that a record says, and what recomputing it gives."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from skewless.adapters.prediction_reader import find_prediction
-from skewless.adapters.served_rows import bundle_of, served_rows
-from skewless.cli.local_model import local_model
+from skewless.adapters.recorded_rows import facts_of, outcomes_of, outputs_of, recorded_rows, values_of
+from skewless.canonical_json import Digest
+from skewless.cli.replay_bundles import ReplayBundles, opened_bundle, rechecker
 from skewless.cli.workspace import Workspace
-from skewless.serving.records import tensor_digest
-from skewless.timestamps import format_timestamp
+from skewless.replays.account import Account, OutcomeTold, RecordedFacts, account_of, account_without_bundle
+from skewless.replays.recheck import Rechecker
+from skewless.rollout.routes import Role
+
+if TYPE_CHECKING:
+    from skewless.adapters.log_reader import LogReader
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayCheck:
-    """What a recomputation gave. Digests are of the tensor's float32 bytes."""
-
-    prediction_id: str
-    bundle: str
-    as_of: str
-    columns: int
-    tensor_served: str
-    tensor_recomputed: str
-    output_served: list[float]
-    output_recomputed: list[float]
-
-    @property
-    def equal(self) -> bool:
-        """Whether tensor and output have the same bits as what was served."""
-        return self.tensor_served == self.tensor_recomputed and self.output_served == self.output_recomputed
-
-    def sentence(self) -> str:
-        """The result for people."""
-        verdict = "equal bit for bit" if self.equal else "DIFFERENT"
-        return (
-            f"prediction {self.prediction_id} of bundle {self.bundle[:12]} as of {self.as_of}: {verdict}\n"
-            f"model input  {self.columns} columns, served {self.tensor_served[:16]}, "
-            f"recomputed {self.tensor_recomputed[:16]}\n"
-            f"model output served {self.output_served}, recomputed {self.output_recomputed}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "prediction_id": self.prediction_id,
-            "bundle": self.bundle,
-            "as_of": self.as_of,
-            "equal": self.equal,
-            "tensor": {"served": self.tensor_served, "recomputed": self.tensor_recomputed},
-            "output": {"served": self.output_served, "recomputed": self.output_recomputed},
-        }
+def accounts(workspace: Workspace, log: "LogReader", prediction_ids: Sequence[str]) -> Iterator[Account]:
+    """The account of each prediction, in order. Raises NotFound for one that the log does not have."""
+    bundles = ReplayBundles(workspace)
+    recheckers: dict[Digest, Rechecker] = {}
+    tables = [log.find(each) for each in prediction_ids]
+    facts = [facts_of(table) for table in tables]
+    outcomes = outcomes_of(log.final_outcomes(sorted({_asked_about(each) for each in facts})))
+    for table, own in zip(tables, facts, strict=True):
+        yield _account(workspace, table, own, outcomes.get(_asked_about(own)), bundles, recheckers)
 
 
-def check(workspace: Workspace, prediction_id: str) -> ReplayCheck:
-    """Recompute a prediction of the workspace's log. Raises NotFound for one it does not have."""
-    table = find_prediction(workspace.home.predictions, prediction_id)
-    bundle = workspace.bundle(bundle_of(table))
-    model = local_model(bundle)
-    served = served_rows(table, bundle.contract, model.output_name)
-    tensor = bundle.transform.prepare().apply({**served.given, **served.scored.frame.columns}, 1)
-    return ReplayCheck(
-        prediction_id=prediction_id,
-        bundle=bundle.digest,
-        as_of=format_timestamp(int(served.as_of[0])),
-        columns=tensor.shape[1],
-        tensor_served=tensor_digest(served.scored.tensor[0]),
-        tensor_recomputed=tensor_digest(tensor[0]),
-        output_served=served.scored.output[0].tolist(),
-        output_recomputed=model.run(tensor)[0].tolist(),
-    )
+def _asked_about(facts: RecordedFacts) -> str:
+    """Whose outcome is told: what turns out is about the prediction that answered, which a shadow stands beside."""
+    return (facts.live_prediction_id or facts.prediction_id) if facts.role == Role.SHADOW else facts.prediction_id
+
+
+def _account(
+    workspace: Workspace,
+    table: Any,
+    facts: RecordedFacts,
+    outcome: OutcomeTold | None,
+    bundles: ReplayBundles,
+    recheckers: dict[Digest, Rechecker],
+) -> Account:
+    values = values_of(table)
+    digest = Digest(facts.bundle)
+    folder = bundles.folder(digest)
+    if folder is None:
+        return account_without_bundle(facts, values, outcome, outputs_of(table), bundles.gone[digest])
+    if digest not in recheckers:
+        packages = workspace.settings.allowed_step_packages
+        recheckers[digest] = rechecker(opened_bundle(folder, digest, packages), workspace.settings.target)
+    own = recheckers[digest]
+    columns = [name for name, _ in own.bundle.contract.columns]
+    recorded = recorded_rows(table, own.bundle, columns)
+    found = own.recheck(recorded, told_max=1)
+    told = sorted((each for each in values if each.name in columns), key=lambda each: columns.index(each.name))
+    return account_of(facts, told, outcome, own.bundle, recorded, found, own.bound)

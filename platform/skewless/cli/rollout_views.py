@@ -10,7 +10,7 @@ from skewless.registry.records import AuditEvent, EndpointRecord
 from skewless.registry.rollout_control import Adjustment, Standing
 from skewless.rollout.role_counts import RoleCounts
 from skewless.rollout.routes import Route
-from skewless.timestamps import format_timestamp
+from skewless.timestamps import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp
 
 _SHORT = 12
 _SECONDS = len("2013-05-01T00:00:00")
@@ -33,7 +33,7 @@ def show_endpoints(endpoints: Sequence[EndpointRecord], *, as_json: bool, single
         table.add_row(
             each.name, each.live_name, route.live[:_SHORT], since, str(route.version), beside, route.description
         )
-    _print_table(table)
+    print_table(table)
 
 
 def show_route(shown: EndpointRecord) -> None:
@@ -47,6 +47,8 @@ def show_route(shown: EndpointRecord) -> None:
         ("version", str(route.version)),
         ("live", f"{shown.live_name} {route.live}"),
         ("live since", _to_second(shown.live_since)),
+        ("label horizon", duration(shown.terms.label_horizon_us)),
+        ("outcome window", duration(shown.terms.outcome_window_us)),
         ("previous", _named(shown, route.previous)),
         ("canary", f"{_named(shown, route.canary.bundle)} ({route.canary.share:.2%})" if route.canary else "none"),
         ("shadow", f"{_named(shown, route.shadow.bundle)} ({route.shadow.share:.2%})" if route.shadow else "none"),
@@ -59,14 +61,14 @@ def show_route(shown: EndpointRecord) -> None:
         table.add_row("experiment", f"{experiment.name} ({experiment.kind}, {experiment.traffic:.2%} of the traffic)")
         for arm in experiment.arms:
             table.add_row(f"  arm {arm.name}", f"{_named(shown, arm.bundle)} ({arm.share:.2%})")
-    _print_table(table)
+    print_table(table)
 
 
 def show_standing(standing: Standing) -> None:
     """One endpoint's route and how what runs beside live is doing."""
     show_route(standing.record)
     if standing.canary is not None and standing.live is not None:
-        _print_table(_counts_table(standing.canary, standing.live))
+        print_table(_counts_table(standing.canary, standing.live))
     if standing.decision is not None:
         progress = standing.decision.progress
         step = f"step {progress.step + 1} of {len(progress.plan.steps)} since {_to_second(progress.since)}"
@@ -86,7 +88,7 @@ def show_standing(standing: Standing) -> None:
                 f"{arm.probability_best:.1%}",
                 f"{arm.expected_loss:.5f}",
             )
-        _print_table(table)
+        print_table(table)
         _print_lines("experiment", [standing.experiment.words])
 
 
@@ -97,7 +99,7 @@ def show_history(events: Sequence[AuditEvent]) -> None:
         bundle = str(each.detail.get("to", ""))[:_SHORT]
         overridden = " (gates overridden)" if each.detail.get("gates_overridden") else ""
         table.add_row(_to_second(each.time), f"{each.action}{overridden}", bundle, each.actor, each.reason)
-    _print_table(table)
+    print_table(table)
 
 
 def show_adjustments(adjustments: Sequence[Adjustment], *, as_json: bool) -> None:
@@ -134,6 +136,18 @@ def _counts_table(canary: RoleCounts, live: RoleCounts) -> Table:
     return table
 
 
+def duration(span_us: int | None) -> str:
+    """A span of time in its largest whole unit.
+
+    >>> duration(None), duration(86_400_000_000), duration(5_400_000_000)
+    ('not declared', '1d', '90m')
+    """
+    if span_us is None:
+        return "not declared"
+    units = ((DAY_US, "d"), (HOUR_US, "h"), (MINUTE_US, "m"))
+    return next((f"{span_us // unit}{name}" for unit, name in units if not span_us % unit), f"{span_us / SECOND_US:g}s")
+
+
 def _to_second(moment: int) -> str:
     return f"{format_timestamp(moment)[:_SECONDS]}Z"
 
@@ -144,7 +158,8 @@ def _print_lines(title: str, lines: Sequence[str]) -> None:
         console.print(f"{title}: {line}", soft_wrap=True)
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Write a table to standard output; off a terminal its lines are not folded."""
     _console().print(table)
 
 

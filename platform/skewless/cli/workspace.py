@@ -26,6 +26,7 @@ from skewless.registry.feast_tables import FeastTables
 from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry, system_clock
 from skewless.registry.snapshots import FeatureSnapshot, FeatureSnapshots
+from skewless.serving.outcome_terms import OutcomeTerms
 from skewless.settings import Home, Settings, load_settings
 from skewless.stack.feature_store_file import feast_address
 from skewless.stack.state import StackState, read_state
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     # Importing these takes seconds (Feast) or pulls in training libraries; commands that need them pay, others do not.
     from skewless.adapters.duckdb_point_in_time import DuckDBOffline
     from skewless.adapters.feast_repository import Applied, FeatureRepository
+    from skewless.adapters.log_reader import LogReader
     from skewless.training.assembly import Training
 
 Progress = Callable[[str], None]
@@ -79,6 +81,21 @@ class Workspace:
             yield snapshots
         finally:
             snapshots.close()
+
+    @contextmanager
+    def log(self) -> Iterator["LogReader"]:
+        """The prediction log, with the terms of outcomes that its endpoints have in the registry."""
+        from skewless.adapters.log_reader import open_log
+
+        with open_log(self.home.predictions, self.settings.log_store_address, terms=self.outcome_terms()) as log:
+            yield log
+
+    def outcome_terms(self) -> dict[str, OutcomeTerms]:
+        """By endpoint; none where there is no registry database yet."""
+        if self.settings.database_url is None and not self.home.database.exists():
+            return {}
+        with self.registry() as registry:
+            return {each.name: each.terms for each in registry.endpoints()}
 
     @property
     def online_store_url(self) -> str:

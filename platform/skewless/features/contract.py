@@ -32,6 +32,16 @@ class Policy:
             )
 
 
+class LogMark(StrEnum):
+    """What the prediction log keeps of a value; declared beside the value, by a tag of its Feast definition."""
+
+    KEEP = "keep"
+    HASH = "hash"
+    """A keyed hash of it, as text: equal values stay equal, and only who has the key can try values out."""
+    OMIT = "omit"
+    """Nothing: it is null in the log."""
+
+
 @dataclass(frozen=True, slots=True)
 class JoinKey:
     """One key of an entity. `nullable` lets a request say that the row has no such entity."""
@@ -42,6 +52,7 @@ class JoinKey:
     nullable: bool = False
     stored_name: str = ""
     """What the entity calls it in the store, where a join-key map renames it; empty where it does not."""
+    log: LogMark = LogMark.KEEP
 
     @property
     def key_name(self) -> str:
@@ -59,6 +70,7 @@ class FeatureField:
     on_stale: Policy = Policy()
     feast_type: str = ""
     """Feast's type where it is one of `dtypes.FEAST_ALIASES`, such as `Json`; empty where the dtype says it."""
+    log: LogMark = LogMark.KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,7 @@ class RequestField:
     name: str
     dtype: Dtype
     nullable: bool = False
+    log: LogMark = LogMark.KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +199,7 @@ class FeatureContract:
                 project=data["project"],
                 definitions_digest=data["definitions_digest"],
                 request_fields=tuple(
-                    RequestField(field["name"], Dtype(field["dtype"]), field["nullable"])
+                    RequestField(field["name"], Dtype(field["dtype"]), field["nullable"], _mark_from_json(field))
                     for field in data["request_fields"]
                 ),
                 views=tuple(_view_from_json(view) for view in data["views"]),
@@ -207,7 +220,7 @@ def column_name(view: str, feature: str) -> str:
 
 
 def _request_field_json(field: RequestField) -> dict[str, Any]:
-    return {"name": field.name, "dtype": field.dtype.value, "nullable": field.nullable}
+    return {"name": field.name, "dtype": field.dtype.value, "nullable": field.nullable, **_mark_json(field.log)}
 
 
 def _view_json(view: ViewRead) -> dict[str, Any]:
@@ -222,7 +235,7 @@ def _view_json(view: ViewRead) -> dict[str, Any]:
 
 def _join_key_json(key: JoinKey) -> dict[str, Any]:
     plain = {"name": key.name, "dtype": key.dtype.value, "nullable": key.nullable}
-    return {**plain, **_given(stored_name=key.stored_name)}
+    return {**plain, **_given(stored_name=key.stored_name), **_mark_json(key.log)}
 
 
 def _feature_json(feature: FeatureField) -> dict[str, Any]:
@@ -232,6 +245,7 @@ def _feature_json(feature: FeatureField) -> dict[str, Any]:
         "on_missing": {"action": feature.on_missing.action.value, "value": feature.on_missing.value},
         "on_stale": {"action": feature.on_stale.action.value, "value": feature.on_stale.value},
         **_given(feast_type=feature.feast_type),
+        **_mark_json(feature.log),
     }
 
 
@@ -250,12 +264,20 @@ def _given(**values: str | bool) -> dict[str, str | bool]:
     return {name: value for name, value in values.items() if value}
 
 
+def _mark_json(mark: LogMark) -> dict[str, str]:
+    return {} if mark is LogMark.KEEP else {"log": mark.value}
+
+
+def _mark_from_json(data: dict[str, Any]) -> LogMark:
+    return LogMark(data.get("log", LogMark.KEEP))
+
+
 def _view_from_json(data: dict[str, Any]) -> ViewRead:
     return ViewRead(
         view=data["view"],
         ttl_us=data["ttl_us"],
         join_keys=tuple(
-            JoinKey(key["name"], Dtype(key["dtype"]), key["nullable"], key.get("stored_name", ""))
+            JoinKey(key["name"], Dtype(key["dtype"]), key["nullable"], key.get("stored_name", ""), _mark_from_json(key))
             for key in data["join_keys"]
         ),
         features=tuple(_feature_from_json(feature) for feature in data["features"]),
@@ -272,6 +294,7 @@ def _feature_from_json(data: dict[str, Any]) -> FeatureField:
         _policy_from_json(data["on_missing"]),
         _policy_from_json(data["on_stale"]),
         data.get("feast_type", ""),
+        _mark_from_json(data),
     )
 
 

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from skewless.features.compiled_registry import CompiledRegistry
-from skewless.features.contract import Action, FeatureContract, JoinKey, Policy, RequestField, ViewRead, column_name
+from skewless.features.contract import (
+    Action,
+    FeatureContract,
+    JoinKey,
+    LogMark,
+    Policy,
+    RequestField,
+    ViewRead,
+    column_name,
+)
 from skewless.timestamps import SECOND_US
 
 
@@ -88,6 +97,10 @@ def definition_differences(old: FeatureContract, new: FeatureContract) -> Iterat
             yield f"on-demand view `{name}` is changed: its function has another source"
         elif before[name] != after[name]:
             yield f"on-demand view `{name}` is changed: it has other inputs, features or another way to be called"
+    marked = {field.name: field.log for field in new.request_fields if field.log is not LogMark.KEEP}
+    for field in old.request_fields:
+        # A mark that the registry lacks may be the model's own.
+        yield from _mark_difference(f"request field `{field.name}`", field.log, marked.get(field.name, field.log))
 
 
 def _request_differences(old: FeatureContract, new: FeatureContract) -> Iterator[str]:
@@ -103,6 +116,8 @@ def _request_differences(old: FeatureContract, new: FeatureContract) -> Iterator
             if before[name].nullable is not after[name].nullable:
                 yield f"{what} `{name}` {'must be given now' if before[name].nullable else 'may be null now'}"
     before, after = given
+    for name in sorted(name for name in before.keys() & after.keys() if after[name].log is LogMark.KEEP):
+        yield from _mark_difference(f"request field `{name}`", before[name].log, LogMark.KEEP)
     for name in sorted(before.keys() ^ after.keys()):
         yield f"request field `{name}` is {'gone' if name in before else 'new'}"
 
@@ -134,6 +149,17 @@ def _view_differences(old: ViewRead, new: ViewRead) -> Iterator[str]:
             yield f"feature `{name}` of {where} was {before[name]}, is {after[name]}"
         elif (name in before) != (name in after):
             yield f"feature `{name}` of {where} is {'gone' if name in before else 'new'}"
+    for what, marks, marks_now in (
+        ("join key", {key.name: key.log for key in old.join_keys}, {key.name: key.log for key in new.join_keys}),
+        ("feature", {each.name: each.log for each in old.features}, {each.name: each.log for each in new.features}),
+    ):
+        for name in sorted(marks.keys() & marks_now.keys()):
+            yield from _mark_difference(f"{what} `{name}` of {where}", marks[name], marks_now[name])
+
+
+def _mark_difference(what: str, old: LogMark, new: LogMark) -> Iterator[str]:
+    if old is not new:
+        yield f"the prediction log's mark of {what} was `{old}`, is `{new}`"
 
 
 def _ttl(view: ViewRead) -> str:

@@ -39,6 +39,11 @@ class AuditTrail(RegistryPart):
         with self._transactions.read() as session:
             return tuple(audit_event(row) for row in session.scalars(wanted))
 
+    def note(self, subject: str, action: str, *, actor: str, reason: str, detail: Mapping[str, Any]) -> None:
+        """Write down what was done outside of the registry. Raises InvalidRequest for an unusable actor or reason."""
+        with self._transactions.write() as session:
+            self._audit(session, subject, action, actor=actor, reason=reason, detail=detail)
+
     def referenced_bundles(self, *, since: Micros = _ALWAYS) -> frozenset[Digest]:
         """Every bundle that must not be removed: what a route or a running experiment names, what the next rollback
         of an endpoint returns to, and what an audit event at or after `since` registered or routed to.

@@ -18,7 +18,9 @@ from skewless.registry.transactions import CHANGED_MEANWHILE, RegistryPart
 from skewless.rollout import changes
 from skewless.rollout.history import LIVE_ACTIONS, LiveChange, RouteAction, rollback_target
 from skewless.rollout.routes import Route, RoutingTable
+from skewless.serving.outcome_terms import OutcomeTerms
 
+SET_OUTCOME_TERMS = "set_outcome_terms"
 _SHORT = 12
 
 
@@ -134,6 +136,22 @@ class Endpoints(RegistryPart):
             endpoint, undo, action=RouteAction.ROLLBACK, actor=actor, reason=reason, detail=detail,
             expected_version=version,
         )  # fmt: skip
+
+    def set_outcome_terms(self, endpoint: str, terms: OutcomeTerms, *, actor: str, reason: str) -> EndpointRecord:
+        """Declare when outcomes are late and how far back one told by entity looks; the route stays as it is.
+
+        Terms that change nothing are not audited. Raises NotFound for an unknown endpoint.
+        """
+        with self._transactions.write() as session:
+            row = endpoint_row(session, endpoint)
+            before = endpoint_record(row)
+            if before.terms == terms:
+                return before
+            row.label_horizon_us, row.outcome_window_us = terms.label_horizon_us, terms.outcome_window_us
+            # Other names than a route's `before` and `after`, which readers of a route's past look for.
+            facts = {"terms_before": before.terms.to_json(), "terms": terms.to_json(), "version": row.version}
+            self._audit(session, f"endpoint/{endpoint}", SET_OUTCOME_TERMS, actor=actor, reason=reason, detail=facts)
+            return endpoint_record(endpoint_row(session, endpoint))
 
     def rollback_target(self, endpoint: str) -> Digest:
         """The bundle that `rollback` would make live. Raises as `rollback` does."""

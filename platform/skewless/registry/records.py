@@ -7,6 +7,7 @@ from typing import Any
 from skewless.bundles.bundle import Bundle, signature_json
 from skewless.canonical_json import Digest
 from skewless.rollout.routes import Route
+from skewless.serving.outcome_terms import OutcomeTerms
 from skewless.timestamps import Micros, format_timestamp
 
 
@@ -70,6 +71,7 @@ class EndpointRecord:
     created_time: Micros
     live_since: Micros
     names: Mapping[Digest, str]
+    terms: OutcomeTerms = field(default_factory=OutcomeTerms)
 
     @property
     def name(self) -> str:
@@ -89,6 +91,7 @@ class EndpointRecord:
             "live_name": self.live_name,
             "live_since": format_timestamp(self.live_since),
             "names": dict(sorted(self.names.items())),
+            "outcome_terms": self.terms.to_json(),
         }
 
 

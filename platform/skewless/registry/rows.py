@@ -13,6 +13,7 @@ from skewless.registry.tables import (
     RouteRow,
 )
 from skewless.rollout.routes import Arm, Canary, Experiment, ExperimentKind, Role, Route, Shadow
+from skewless.serving.outcome_terms import OUTCOME_WINDOW_US, OutcomeTerms
 from skewless.timestamps import Micros
 
 PREVIOUS = "previous"
@@ -85,7 +86,8 @@ def endpoint_record(row: EndpointRow) -> EndpointRecord:
     live = next(route for route in row.routes if route.role == Role.LIVE)
     named: list[RouteRow | ArmRow] = [*row.routes, *(row.experiment.arms if row.experiment else ())]
     names = {Digest(each.bundle_digest): each.bundle.name for each in named}
-    return EndpointRecord(route_of(row), Micros(row.created_time), Micros(live.changed_time), names)
+    terms = OutcomeTerms(row.label_horizon_us, row.outcome_window_us or OUTCOME_WINDOW_US)
+    return EndpointRecord(route_of(row), Micros(row.created_time), Micros(live.changed_time), names, terms)
 
 
 def experiment_row(endpoint: str, experiment: Experiment, *, started_time: Micros) -> ExperimentRow:

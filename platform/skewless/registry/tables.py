@@ -67,7 +67,8 @@ class BundleRow(Base):
 class EndpointRow(Base):
     """An endpoint. `version` grows with every change of its routes; two writers of one version cannot both win.
 
-    `sticky_by` is null where traffic is split by all of a row's join keys.
+    `sticky_by` is null where traffic is split by all of a row's join keys. Terms of outcomes
+    (`serving/outcome_terms.py`) are null where they were not declared.
     """
 
     __tablename__ = "endpoints"
@@ -77,6 +78,8 @@ class EndpointRow(Base):
     created_time: Mapped[int] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer)
     sticky_by: Mapped[list[str] | None] = mapped_column(_Json)
+    label_horizon_us: Mapped[int | None] = mapped_column(BigInteger)
+    outcome_window_us: Mapped[int | None] = mapped_column(BigInteger)
     routes: Mapped[list["RouteRow"]] = relationship(lazy="raise", order_by="RouteRow.role")
     experiment: Mapped["ExperimentRow | None"] = relationship(
         lazy="raise",
@@ -275,3 +278,26 @@ class FeatureSnapshotRow(Base):
 
     # The version counts changes of the document alone; when it was last checked is no change.
     __mapper_args__ = {"version_id_col": version, "version_id_generator": False}  # noqa: RUF012  # SQLAlchemy's form
+
+
+class ConsumedSegmentRow(Base):
+    """What one group of a stream's consumers has taken of one segment of the prediction log.
+
+    `taken` has row ranges by table; `whole` says that they are all of the segment's rows. `sequence` 0: it came from
+    elsewhere than the stream.
+    """
+
+    __tablename__ = "consumed_segments"
+    __table_args__ = (
+        Index(None, "group_name", "source", "sequence"),
+        Index(None, "group_name", "changed_time"),
+    )
+
+    group_name: Mapped[str] = mapped_column(_Name, primary_key=True)
+    segment: Mapped[str] = mapped_column(String(200), primary_key=True)
+    source: Mapped[str] = mapped_column(String(64))
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    segment_rows: Mapped[int] = mapped_column(BigInteger)
+    taken: Mapped[dict[str, Any]] = mapped_column(_Json)
+    whole: Mapped[bool] = mapped_column(Boolean)
+    changed_time: Mapped[int] = mapped_column(BigInteger)

@@ -86,14 +86,15 @@ class DataPlane:
         self._shadows = shadows
 
     async def predict(
-        self, serving: ServedRoute, request: PredictRequest, *, deadline: Deadline, request_id: str
+        self, serving: ServedRoute, request: PredictRequest, *, deadline: Deadline, request_id: str, caller: str = ""
     ) -> Answer:
-        """The answer to a checked request, once its record is as safe as the log promises.
+        """The answer to a checked request, once its record is as safe as the log promises. `caller` is who asks.
 
         Raises Rejected where a feature's policy refuses, Unavailable where a part is away and the live bundle allows no
         lower rung, DeadlineExceeded where time runs out, InvalidDefinition where the store holds values of another type
         than the bundle declares.
         """
+        self._log.refuse_if_full(request.rows)
         options = request.options
         as_of = self._now() if options.as_of is None else options.as_of
         deadline.lap("validate")
@@ -102,7 +103,7 @@ class DataPlane:
         else:
             scored = [await self._ladder.answer(serving.whole, request.columns, request.rows, as_of, deadline)]
         ids = [self._new_id() for _ in range(request.rows)]
-        batches = tuple(_batch(each, ids, as_of, serving.endpoint, request_id) for each in scored)
+        batches = tuple(_batch(each, ids, as_of, serving.endpoint, request_id, caller) for each in scored)
         for batch in batches:
             self._log.append(batch)
         await self._log.commit()
@@ -231,7 +232,9 @@ async def _caught(scoring: Awaitable[Scored]) -> Scored | Exception:
         return error
 
 
-def _batch(scored: Scored, ids: Sequence[str], as_of: int, endpoint: str, request_id: str) -> AnsweredBatch:
+def _batch(
+    scored: Scored, ids: Sequence[str], as_of: int, endpoint: str, request_id: str, caller: str
+) -> AnsweredBatch:
     share = scored.share
     return AnsweredBatch(
         endpoint=endpoint,
@@ -255,6 +258,8 @@ def _batch(scored: Scored, ids: Sequence[str], as_of: int, endpoint: str, reques
         positions=share.rows,
         reasons=scored.reasons,
         known_age_s=scored.known_age_s,
+        caller=caller,
+        marks=share.served.log_marks,
     )
 
 

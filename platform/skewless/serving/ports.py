@@ -76,25 +76,45 @@ class ModelBackend(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """How a log does: rows that are in memory only, and why its last flush did not write everything (else empty)."""
+
+    buffered_rows: int = 0
+    failure: str = ""
+
+
 class PredictionLog(Protocol):
     """Keeps every answered prediction and every outcome, each exactly once."""
 
+    def state(self) -> LogState:
+        """How it does now."""
+        ...
+
+    def refuse_if_full(self, rows: int) -> None:
+        """Raise Unavailable where so many rows could not be kept now, before any work is spent on them."""
+        ...
+
     def append(self, batch: AnsweredBatch) -> None:
-        """Take the predictions of one request. Never blocks; durable after the next flush."""
+        """Take the predictions of one request. Never blocks; durable after the next flush.
+
+        Raises Unavailable where there is no room for them; nothing is taken then.
+        """
         ...
 
     def append_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Take outcomes that arrived together. Never blocks; durable after the next flush."""
+        """Take outcomes that arrived together. Never blocks; durable after the next flush. Raises as `append`."""
         ...
 
     def append_tallies(self, tallies: Sequence[RoleTally]) -> None:
-        """Take what roles did meanwhile. Never blocks; durable after the next flush."""
+        """Take what roles did meanwhile. Never blocks; durable after the next flush, dropped where there is no room."""
         ...
 
     async def commit(self) -> None:
         """Return when what was appended is as safe as the log promises: at once, or after a flush.
 
-        Raises Unavailable when a flush is due and fails; the entries stay in the log's memory.
+        Raises Unavailable when a flush is due and fails. The entries stay in the log's memory, and are in the log
+        once it can be written again, as those of a caller that hung up are.
         """
         ...
 

@@ -20,6 +20,7 @@ from skewless.features.plan import ReadPlan
 from skewless.limits import MODEL_TIMEOUT_S, ROWS_MAX
 from skewless.serving.compiled_request import RequestDecoder
 from skewless.serving.instances import InstanceValidator
+from skewless.serving.log_privacy import LogMarks
 from skewless.serving.ports import ModelBackend, ModelSignature
 from skewless.serving.recent_low import StageNeeds
 from skewless.training.definition import BinaryLabels
@@ -62,6 +63,8 @@ class ServedBundle:
     """The bundle that answers where this one cannot; its model runs in this process."""
     stands_by: bool = False
     """Whether its model is ready in this process too, for when its servers are away."""
+    log_marks: LogMarks | None = None
+    """What of its predictions the log must not keep as it is; None: nothing."""
     needs: StageNeeds = field(default_factory=StageNeeds.unknown, compare=False, repr=False)
     """What its stages were seen to take at least."""
 
@@ -113,6 +116,7 @@ def prepare_bundle(
     Raises InvalidDefinition where the function of an on-demand view is away or differs.
     """
     profile = bundle.serving.on(target)
+    transform = bundle.transform.prepare()
     validator = InstanceValidator.compile(bundle.contract)
     return ServedBundle(
         digest=bundle.digest,
@@ -125,7 +129,7 @@ def prepare_bundle(
         view_of_column=bundle.contract.view_of_column,
         plan=plan or ReadPlan.compile(bundle.contract, hash_sizes),
         on_demand=OnDemandPlan.compile(bundle.contract, import_module),
-        transform=bundle.transform.prepare(),
+        transform=transform,
         signature=bundle.signature,
         post=bundle.post,
         call_timeout_s=min(MODEL_TIMEOUT_S, profile.call_timeout_ms / 1_000),
@@ -135,6 +139,7 @@ def prepare_bundle(
         place=profile.place,
         degrade=profile.degrade,
         fallback=fallback,
+        log_marks=LogMarks.of(bundle.contract, [name for name, _ in transform.inputs]),
     )
 
 

@@ -144,6 +144,8 @@ class Shadows:
             stage_ms=dict(deadline.laps_ms),
             positions=positions,
             twins=[live.prediction_ids[row] for row in rows.tolist()],
+            caller=live.caller,
+            marks=served.log_marks,
         )
         self._log.append(shadow)
         self._observer.mirrored(shadow, live, rows)

@@ -28,6 +28,8 @@ class Summary:
     live: Evaluation
     held_out: dict[str, Any]
     comparison: Comparison
+    replays_equal: int
+    """Predictions that are recomputed bit for bit from their own log records."""
     replay_wall_s: float
     sample: dict[str, Any]
     """The last request of the replay, as a caller would send it, and the id of its prediction."""
@@ -64,6 +66,7 @@ class Summary:
                     for each in comparison.differences[:DIFFERENCES_SHOWN]
                 ],
             },
+            "replays_bit_equal": self.replays_equal,
             "replay_wall_s": self.replay_wall_s,
             "sample_request": self.sample,
         }

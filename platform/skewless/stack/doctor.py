@@ -1,16 +1,19 @@
 """What is missing or unhealthy on this machine and in this home, each with what to do about it."""
 
 import asyncio
+import importlib.util
 import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from skewless.adapters.spool import SPOOL, begun_us, sealed_segments
 from skewless.errors import NotFound, SkewlessError, Unavailable
 from skewless.features import feature_checks
 from skewless.registry.database import engine, revision_status
@@ -18,18 +21,20 @@ from skewless.registry.feast_tables import FeastTables
 from skewless.registry.repository import Registry
 from skewless.registry.snapshots import FeatureSnapshot, FeatureSnapshots
 from skewless.settings import Home, Settings, mask
-from skewless.stack import gateway, triton, valkey
+from skewless.stack import gateway, shipper, triton, valkey
 from skewless.stack.feature_store_file import FeastAddress, feast_address
 from skewless.stack.probes import http_probe, valkey_probe
 from skewless.stack.state import ProcessState, StackState, read_last_state, read_state
 from skewless.stack.supervision import Health, Phase
-from skewless.timestamps import format_timestamp
+from skewless.timestamps import SECOND_US, format_timestamp
 
 GLIBC_MIN = (2, 35)
 """What the Triton wheel (manylinux_2_35) is built for; its own libraries are known to run from 2.34 on."""
 SHARED_MEMORY_BYTES_MIN = 128 * 1024 * 1024
 """Triton's python backend takes 1 MiB per instance and grows; a container's 64 MiB runs out at a few models."""
 DISK_BYTES_MIN = 1024**3
+SEGMENT_LATE_S = 600.0
+"""A segment of the prediction log that waits for so long waits for something that is broken."""
 
 
 class Condition(StrEnum):
@@ -79,6 +84,7 @@ def examine(
         _database(settings),
         _definitions(settings),
         *_registrations(settings, registered),
+        _log_store(settings),
         *_stack(home),
         *_endpoints(settings),
     ]
@@ -225,6 +231,22 @@ def _compared(check: str, snapshot: FeatureSnapshot, address: FeastAddress) -> F
     return Finding(check, Condition.OK, seen)
 
 
+def _log_store(settings: Settings) -> Finding:
+    """Whether the prediction log reaches its store: whatever is wrong with that, segments that wait tell of it."""
+    check = "log store"
+    address = mask(settings.log_store_address)
+    if importlib.util.find_spec("deltalake") is None:
+        return Finding(check, Condition.MISSING, "its client is not installed", "install skewless with its extra `log`")
+    segments = sealed_segments(settings.folders.predictions / SPOOL)
+    if not segments:
+        return Finding(check, Condition.OK, f"{address}; no segment waits for it")
+    oldest_s = time.time() - begun_us(segments[0]) / SECOND_US
+    seen = f"{address}; {len(segments)} segments wait, the oldest for {oldest_s:.0f} s"
+    if oldest_s > SEGMENT_LATE_S:
+        return Finding(check, Condition.WARNING, seen, "`skewless log status` says why, `skewless log ship` tries now")
+    return Finding(check, Condition.OK, seen)
+
+
 def _stack(home: Home) -> Iterator[Finding]:
     state = read_state(home)
     if state is None:
@@ -261,6 +283,7 @@ async def _ask(name: str, state: StackState) -> None:
         valkey.NAME: valkey_probe(name, port(state.valkey_url)),
         triton.NAME: http_probe(name, port(state.triton_http), "/v2/health/ready"),
         gateway.NAME: http_probe(name, port(state.gateway_url), "/healthz"),
+        shipper.NAME: http_probe(name, port(state.shipper_url), "/healthz"),
     }
     await probes[name]()
 

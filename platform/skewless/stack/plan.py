@@ -6,8 +6,10 @@ from skewless.settings import Settings, StackSettings, variable_name
 from skewless.stack.gateway import gateway_spec
 from skewless.stack.ports import LOOPBACK, choose_ports, prefer_port
 from skewless.stack.process import ProcessSpec
+from skewless.stack.shipper import shipper_spec
 from skewless.stack.state import StackAddresses
 from skewless.stack.triton import TritonPorts, triton_spec
+from skewless.stack.valkey import NAME as VALKEY
 from skewless.stack.valkey import valkey_spec
 
 IN_PROCESS = "in-process"
@@ -27,6 +29,7 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
     configured = {variable_name(StackSettings, field): getattr(stack, field) for field in fields}
     valkey, *triton_ports = choose_ports(configured)
     gateway, admin = prefer_port(stack.gateway_port), prefer_port(stack.gateway_admin_port)
+    shipper = prefer_port(stack.shipper_port)
     triton = TritonPorts(*triton_ports) if stack.runs_triton else None
     addresses = StackAddresses(
         gateway_url=f"http://{LOOPBACK}:{gateway}",
@@ -35,6 +38,7 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
         triton_http=f"{LOOPBACK}:{triton.http}" if triton else "",
         triton_metrics=f"{LOOPBACK}:{triton.metrics}" if triton else "",
         gateway_admin_url=f"http://{LOOPBACK}:{admin}",
+        shipper_url=f"http://{LOOPBACK}:{shipper}",
     )
     environment = {
         "ONLINE_STORE": addresses.valkey_url,
@@ -50,9 +54,21 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
         "ADMIN_HOST": LOOPBACK,
     }
     store = valkey_spec(port=valkey, data=home.valkey, logs=home.logs)
+    # Before the gateway, so that it is stopped after it, and ships what the gateway sealed at its end.
+    shipping = _shipping(settings, stack, port=shipper, valkey_url=addresses.valkey_url)
     gateway_process = gateway_spec(port=gateway, admin_port=admin, environment=environment, logs=home.logs)
     if triton is None:
-        return addresses, (store, replace(gateway_process, depends_on=(store.name,)))
+        return addresses, (store, shipping, replace(gateway_process, depends_on=(store.name,)))
     backends = home.triton / "backends"
     models = triton_spec(ports=triton, models=home.triton_models, backends=backends, logs=home.logs)
-    return addresses, (store, models, gateway_process)
+    return addresses, (store, models, shipping, gateway_process)
+
+
+def _shipping(settings: Settings, stack: StackSettings, *, port: int, valkey_url: str) -> ProcessSpec:
+    home = settings.folders
+    environment = {"PREDICTION_LOG": str(home.predictions), "LOG_STORE": settings.log_store_address}
+    if stack.stream:
+        environment["STREAM"] = valkey_url
+    return shipper_spec(
+        port=port, environment=environment, logs=home.logs, depends_on=(VALKEY,) if stack.stream else ()
+    )

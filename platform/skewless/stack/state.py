@@ -35,6 +35,8 @@ class StackAddresses:
     triton_metrics: str
     gateway_admin_url: str = ""
     """Empty in the state of a stack that an older version started."""
+    shipper_url: str = ""
+    """As above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class StackState:
     def gateway_admin_url(self) -> str:
         """Base URL of the gateway's admin listener, where its metrics are."""
         return self.addresses.gateway_admin_url
+
+    @property
+    def shipper_url(self) -> str:
+        """Base URL of the shipper's own listener, where its metrics are."""
+        return self.addresses.shipper_url
 
     @property
     def valkey_url(self) -> str:

@@ -34,8 +34,8 @@ def auroc_interval(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> I
     positives, negatives = scores[labels], scores[~labels]
     if min(len(positives), len(negatives)) < 2:
         return None
-    below = _share_below(positives, negatives)
-    above = 1.0 - _share_below(negatives, positives)
+    below = share_below(positives, negatives)
+    above = 1.0 - share_below(negatives, positives)
     value = float(below.mean())
     error = float(np.sqrt(below.var(ddof=1) / len(positives) + above.var(ddof=1) / len(negatives)))
     if not 0.0 < value < 1.0 or error == 0.0:
@@ -45,7 +45,7 @@ def auroc_interval(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> I
     return Interval(*(float(1.0 / (1.0 + np.exp(-each))) for each in (odds - reach, odds + reach)))
 
 
-def _share_below(of: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+def share_below(of: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
     """For each value (values,), the share of the others that lie below it, equal ones counting half."""
     ordered = np.sort(others)
     twice = np.searchsorted(ordered, of, side="left") + np.searchsorted(ordered, of, side="right")

@@ -13,9 +13,8 @@ from contextlib import aclosing
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from skewless.errors import InvalidRequest, LimitExceeded, Overloaded, SkewlessError
+from skewless.errors import InvalidRequest, Overloaded, SkewlessError
 from skewless.limits import (
-    BATCH_BODY_BYTES_MAX,
     BATCH_REQUESTS_MAX,
     BATCH_STALL_S,
     BATCH_UNREAD_BYTES_MAX,
@@ -33,8 +32,9 @@ from skewless_gateway.edges.batch_metrics import BatchMetrics
 from skewless_gateway.edges.batch_scoring import EDGE, AnsweredRows, Chunk, ChunkScorer, Order, Outcome
 from skewless_gateway.edges.ndjson_batch import MEDIA_TYPE as NDJSON
 from skewless_gateway.edges.ndjson_batch import JsonAnswers, json_chunks
+from skewless_gateway.edges.streamed_body import bounded
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import BODY_TOO_SLOW, ClientGone, HttpRequest, Reply
+from skewless_gateway.http_message import ClientGone, HttpRequest, Reply
 from skewless_gateway.predictions import RequestHead
 from skewless_gateway.problems import UNSUPPORTED_MEDIA_TYPE, problem_members, problem_of
 
@@ -83,7 +83,7 @@ class BatchEdge:
         options, records_errors = _read_query(request.query, as_of_allowed=self._allow_as_of)
         order = Order(request.endpoint, head.request_id, head.caller, options, records_errors)
         answers = await _answers(request.header(b"accept") or b"", body_type)
-        pieces = _bounded(request.stream())
+        pieces = bounded(request.stream())
         chunks = arrow_chunks(pieces) if body_type == ARROW else json_chunks(pieces)
         answer = BatchAnswer(chunks, self._scorer, order, answers, self._metrics, on_end=self._ended)
         self._open += 1
@@ -296,31 +296,3 @@ def _read_query(query: bytes, *, as_of_allowed: bool) -> tuple[PredictOptions, b
             code="invalid_option",
         )
     return read_options(options, as_of_allowed=as_of_allowed), on_error == RECORD
-
-
-async def _bounded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The body's pieces. Raises InvalidRequest where none comes for long, LimitExceeded where they never end."""
-    size = 0
-    while True:
-        try:
-            async with asyncio.timeout(BATCH_STALL_S):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise InvalidRequest(
-                f"nothing of the body arrived for {BATCH_STALL_S:g} s",
-                path="$",
-                allowed="",
-                hint="send without waiting for answers",
-                code=BODY_TOO_SLOW,
-            ) from error
-        size += len(piece)
-        if size > BATCH_BODY_BYTES_MAX:
-            raise LimitExceeded(
-                f"the body has more than {BATCH_BODY_BYTES_MAX} bytes",
-                path="$",
-                allowed=f"at most {BATCH_BODY_BYTES_MAX} bytes",
-                hint="send the rest as another batch",
-            )
-        yield piece

@@ -1,17 +1,15 @@
-"""The REST API's predict and outcomes routes: JSON in, JSON out."""
+"""The REST API's predict route: JSON in, JSON out."""
 
 from typing import Any
 
 import msgspec
 
-from skewless.serving.json_body import parse_json
-from skewless.serving.outcomes import read_outcomes
 from skewless.serving.receipt import receipt
 from skewless.serving.request import PredictRequest
 from skewless.serving.served_bundle import ServedBundle
 from skewless_gateway.bodies import check_json
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import JSON, HttpRequest, Reply, json_reply
+from skewless_gateway.http_message import JSON, HttpRequest, Reply
 from skewless_gateway.predictions import Answered, RequestHead
 from skewless_gateway.problems import problem_of
 
@@ -39,27 +37,6 @@ class PredictEdge:
             return served.requests.read(body, as_of_allowed=self._allow_as_of)
 
         return Reply(200, JSON, rendered(await self._predictions.answer(endpoint, read, head)))
-
-
-class OutcomesEdge:
-    """POST /v1/outcomes."""
-
-    name = NAME
-    refusal = staticmethod(problem_of)
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    async def handle(self, request: HttpRequest, head: RequestHead) -> Reply:
-        """Keep what turned out for earlier predictions; all of the body or nothing of it."""
-        head.caller.may_tell_outcomes()
-        gateway = self._gateway
-        check_json(request)
-        outcomes = read_outcomes(parse_json(await request.body()), received_time=gateway.now())
-        gateway.log.append_outcomes(outcomes)
-        await gateway.log.commit()
-        gateway.metrics.outcomes.inc(len(outcomes))
-        return json_reply({"accepted": len(outcomes)})
 
 
 def rendered(answered: Answered) -> bytes:

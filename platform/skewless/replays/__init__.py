@@ -1,0 +1,1 @@
+"""Replays: logged predictions computed again, by their own bundle or by another."""

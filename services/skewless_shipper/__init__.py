@@ -1,0 +1,1 @@
+"""Ships sealed segments of the prediction log to where they are kept."""

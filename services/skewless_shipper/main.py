@@ -1,0 +1,56 @@
+"""The shipper's entry: reads settings and ships until SIGTERM or SIGINT."""
+
+import logging
+import os
+import signal
+import sys
+from importlib.abc import MetaPathFinder
+from types import FrameType
+
+from skewless.errors import Conflict, SkewlessError
+from skewless.settings import ShipperSettings, describe, load_settings
+from skewless_shipper.logs import configure_logging
+from skewless_shipper.service import ShippingService
+
+EXIT_FAILED = 2
+EXIT_CONFLICT = 5
+"""Another process ships the folder; the same code as the command line's."""
+_NICENESS = 10
+"""Gateways on the same machine answer somebody; segments can wait for a moment."""
+_LOGGER = logging.getLogger(__name__)
+
+
+def run() -> None:
+    """Run a shipper until SIGTERM or SIGINT; what is sealed by then is shipped before it ends."""
+    configure_logging()
+    leave_pandas_out()
+    os.nice(_NICENESS)
+    try:
+        settings = load_settings(ShipperSettings)
+        _LOGGER.info("starting with %s", describe(settings).replace("\n", " "))
+        service = ShippingService(settings)
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            service.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        service.run()
+    except Conflict as error:
+        _LOGGER.error("%s", error)  # noqa: TRY400  # explained by its message, not by a trace
+        sys.exit(EXIT_CONFLICT)
+    except SkewlessError as error:
+        _LOGGER.error("%s", error)  # noqa: TRY400  # as above
+        sys.exit(EXIT_FAILED)
+
+
+def leave_pandas_out() -> None:
+    """Have Arrow find no pandas: it looks for one at its first array, for a second and 50 MB, and needs none."""
+    sys.meta_path.insert(0, _NoPandas())
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
+        """Nothing about any other module."""
+        if fullname == "pandas":
+            raise ModuleNotFoundError("this process does without pandas", name=fullname)

@@ -1,0 +1,146 @@
+"""A program that kills shippers, lets the next one go on, and checks what the store has in the end.
+
+`steps` kills at each step in turn, which is whatever CPython announces to audit hooks with a path of the log: opening,
+renaming, making and removing. `moments` kills at random moments, also within a commit, until everything is shipped.
+The shippers are forks of a process that never uses the store itself, so that a kill costs a fraction of a second.
+Writes how many steps, or kills, there were.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.stored_logs import an_outcome, answers, stored_ids, write_segment
+from skewless.adapters.log_shipping import log_shipping
+from skewless.adapters.log_store import open_log_store
+from skewless.adapters.log_store_sink import LogStoreSink
+from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS
+from skewless.adapters.shipper import Shipper, Supply
+from skewless.adapters.shipping import only_shipper
+from skewless.adapters.spool import SPOOL, open_segments, sealed_segments
+from skewless.settings import ShipperSettings
+from skewless_shipper.main import leave_pandas_out
+
+SEGMENTS = 16
+
+
+def kill_at_steps(root: Path, every: int) -> int:
+    """The number of steps; raises AssertionError where a row is lost or there twice. Kills at one step in `every`."""
+    pattern = root / "pattern"
+    wanted = _fill(pattern)
+    step = 0
+    while True:
+        folder = root / str(step)
+        shutil.copytree(pattern, folder)
+        if _forked(lambda folder=folder: _ship(folder), kill_at=step, root=folder):  # type: ignore[misc]  # bound now
+            assert _forked(lambda folder=folder: _check(folder, wanted), root=folder)  # type: ignore[misc]  # as above
+            return step
+        assert _forked(lambda folder=folder: _go_on(folder, wanted), root=folder)  # type: ignore[misc]  # as above
+        shutil.rmtree(folder)
+        step += every
+
+
+def kill_at_moments(root: Path, seed: int) -> int:
+    """The number of kills; raises AssertionError as above."""
+    random_ = random.Random(seed)
+    ids: dict[str, list[str]] = {PREDICTIONS: [], OUTCOMES: []}
+    for number in range(SEGMENTS):
+        batch = answers(2, endpoint=f"endpoint-{number % 3}")
+        told = an_outcome(batch.prediction_ids[0], received_time=batch.as_of)
+        write_segment(root, [batch, (told,)], seal=number % 7 > 0)
+        ids[PREDICTIONS] += batch.prediction_ids
+        ids[OUTCOMES].append(told.outcome_id)
+    kills = 0
+    while sealed_segments(root / SPOOL) or open_segments(root / SPOOL):
+        # From before it has begun to after some of its rounds, each of which is a commit to two tables.
+        kills += not _forked(lambda: _ship_one_by_one(root), kill_after_s=random_.uniform(0.1, 0.8))
+    wanted = {kind: sorted(listed) for kind, listed in ids.items()}
+    assert _forked(lambda: _check_rows(root, wanted))
+    return kills
+
+
+def _ship_one_by_one(folder: Path) -> None:
+    with only_shipper(folder):
+        sink = LogStoreSink(folder, open_log_store(str(folder / "store")), round_bytes=1)
+        Shipper(folder, [Supply(sink)], batch_bytes=1).look(at_once=True)
+
+
+def _fill(folder: Path) -> dict[str, list[str]]:
+    """Two sealed segments and one of a writer that died; the ids in them by kind."""
+    batches = [answers(2), answers(1, endpoint="other"), answers(3), answers(1, role="shadow")]
+    told = [an_outcome(each.prediction_ids[0], received_time=each.as_of) for each in batches]
+    write_segment(folder, [batches[0], batches[1], (told[0],)])
+    write_segment(folder, [batches[2], tuple(told[1:])])
+    write_segment(folder, [batches[3]], seal=False)
+    ids = sorted(each for batch in batches for each in batch.prediction_ids)
+    return {PREDICTIONS: ids, OUTCOMES: sorted(each.outcome_id for each in told)}
+
+
+def _ship(folder: Path) -> None:
+    with log_shipping(ShipperSettings(prediction_log=folder, round_bytes=1 << 20)) as shipping:
+        assert shipping.look(at_once=True)
+
+
+def _go_on(folder: Path, wanted: dict[str, list[str]]) -> None:
+    _ship(folder)
+    _check(folder, wanted)
+
+
+def _check(folder: Path, wanted: dict[str, list[str]]) -> None:
+    _check_rows(folder, wanted)
+    assert sealed_segments(folder / SPOOL) == open_segments(folder / SPOOL) == []
+
+
+def _check_rows(folder: Path, wanted: dict[str, list[str]]) -> None:
+    store = open_log_store(str(folder / "store"))
+    for kind, ids in wanted.items():
+        assert stored_ids(store, kind) == ids, f"{kind}: {Counter(stored_ids(store, kind)) - Counter(ids)}"
+
+
+def _forked(
+    act: Callable[[], None], *, root: Path | None = None, kill_at: int = -1, kill_after_s: float | None = None
+) -> bool:
+    """Whether a forked process did something to its end, and was not killed at a step of it or after a time."""
+    pid = os.fork()
+    if pid == 0:
+        seen = 0
+
+        def hook(_event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal seen
+            if any(isinstance(each, str | Path) and str(each).startswith(str(root)) for each in arguments):
+                if seen == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                seen += 1
+
+        if kill_at >= 0:
+            sys.addaudithook(hook)
+        status = 1
+        try:
+            act()
+            status = 0
+        except Exception:  # noqa: BLE001  # a process ends here, and says why
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert os.WEXITSTATUS(status) == 0, "the process failed, and its trace is above"
+    return True
+
+
+if __name__ == "__main__":
+    leave_pandas_out()
+    kill = {"steps": kill_at_steps, "moments": kill_at_moments}[sys.argv[1]]
+    sys.stdout.write(f"{kill(Path(sys.argv[2]), int(sys.argv[3]))}\n")
