@@ -22,7 +22,7 @@ from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, NOW, Machine, running_machine
 from harness.servers import wait_until
 
-BURST_S = float(os.environ.get("SKEWLESS_TEST_OVERLOAD_S", "6"))
+BURST_S = float(os.environ.get("SKEWLESS_TEST_OVERLOAD_S", "4"))
 """How long each flood lasts."""
 GOODPUT_MIN = 0.9 if "SKEWLESS_TEST_OVERLOAD_S" in os.environ else 0.6
 """Of the capacity. On a quiet machine all of it is left; other tests beside this one take of the capacity too."""
