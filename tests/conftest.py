@@ -61,8 +61,22 @@ def registry_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{file}"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_inherited_metrics_folder() -> None:
-    """Importing Feast points prometheus_client at a folder; gateways that tests start must not inherit that."""
+@pytest.fixture(autouse=True)
+def no_inherited_metrics_folder() -> Iterator[None]:
+    """Importing Feast points prometheus_client at a folder; gateways that tests start must not inherit that.
+
+    Also afterwards: what a test imports must not reach the servers that the next file's fixtures start.
+    """
+    _forget_metrics_folder()
+    yield
+    _forget_metrics_folder()
+
+
+def pytest_collection_finish() -> None:
+    """So must not what test modules have imported until now."""
+    _forget_metrics_folder()
+
+
+def _forget_metrics_folder() -> None:
     for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
         os.environ.pop(name, None)

@@ -95,7 +95,7 @@ class ColumnTable(Mapping[str, Column]):
     @classmethod
     def from_columns(cls, columns: Mapping[str, Column], rows: int) -> "ColumnTable":
         """A table with copies of the columns, each (rows,)."""
-        layout = ColumnLayout.of([(name, column.dtype) for name, column in columns.items()])
+        layout = layout_of(columns)
         values: list[NDArray[Any]] = []
         valid: list[NDArray[np.bool_]] = []
         for dtype, names in layout.blocks:
@@ -107,6 +107,13 @@ class ColumnTable(Mapping[str, Column]):
             values.append(block)
             valid.append(known)
         return cls(layout, values, valid, rows)
+
+
+def layout_of(columns: Mapping[str, Column]) -> ColumnLayout:
+    """The layout that columns have, or as a table would have."""
+    if isinstance(columns, ColumnTable):
+        return columns.layout
+    return ColumnLayout.of([(name, column.dtype) for name, column in columns.items()])
 
 
 def beside(first: Mapping[str, Column], second: Mapping[str, Column], rows: int) -> ColumnTable:

@@ -1,9 +1,10 @@
 """What a log store keeps to, in a folder and in a bucket of a real S3-compatible server."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +12,16 @@ from harness.s3 import running_s3, use_credentials
 from harness.stored_logs import an_outcome, answers, rows_of, stored_ids, stored_rows, tables_of
 from skewless.adapters.bucket_log_files import BucketLogFiles
 from skewless.adapters.entity_deletion import DeletedRows, Entity, delete_entity
+from skewless.adapters.log_files import LogFiles
 from skewless.adapters.log_parquet import ORDER
 from skewless.adapters.log_store import LogStore, StoredTable, open_log_store
 from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS
-from skewless.adapters.log_upkeep import Retention, compact_once, retain
+from skewless.adapters.log_upkeep import Failures, Retention, compact_once, drop_damaged, retain
+from skewless.adapters.shipper import DAMAGED
+from skewless.adapters.spool import SEALED, SPOOL
 from skewless.canonical_json import digest
 from skewless.dtypes import Dtype, column_of
-from skewless.errors import Conflict, InvalidRequest, InvalidSettings, NotFound
+from skewless.errors import Conflict, InvalidRequest, InvalidSettings, NotFound, Unavailable
 from skewless.limits import LOG_COMPACT_FILES_MIN
 from skewless.serving.log_privacy import LogPrivacy
 from skewless.serving.records import AnsweredBatch
@@ -253,8 +257,103 @@ def test_deletion_takes_predictions_of_every_role_and_their_outcomes_from_the_fi
 def test_deletion_finds_a_key_under_its_hash(store: LogStore) -> None:
     privacy = LogPrivacy(b"k" * 32)
     store.append(WRITER, 1, tables_of("one", [of_entity(privacy.hashed(Dtype.STRING, "N1")), of_entity("N2")]))
-    assert delete_entity(store, Entity("flight-delay", {"origin": "N1"}, LATER)) == DeletedRows(0, 0)
-    assert delete_entity(store, Entity("flight-delay", {"origin": "N1"}, LATER, privacy)) == DeletedRows(1, 0)
+    without_key = Entity("flight-delay", {"origin": "N1"}, LATER)
+    with pytest.raises(InvalidRequest, match="hashes") as caught:
+        delete_entity(store, without_key)
+    assert "SKEWLESS_SHIPPER_LOG_HASH_KEY" in caught.value.hint
+    assert delete_entity(store, replace(without_key, privacy=privacy)) == DeletedRows(1, 0)
+    as_it_stands = replace(without_key, keys={"origin": privacy.hashed(Dtype.STRING, "N1")})
+    assert delete_entity(store, as_it_stands) == DeletedRows(0, 0), "the value itself needs no key"
+
+
+def test_deletion_compares_values_and_not_how_they_are_written(store: LogStore) -> None:
+    made = answers(2)
+    numbered = replace(
+        made,
+        key_names=("weight",),
+        given={"weight": column_of(Dtype.FLOAT64, [1.5, 2.0])},
+    )
+    told = tuple(
+        an_outcome(None, received_time=MAY, endpoint="flight-delay", entity=f'{{"weight":{each}}}', at=MAY)
+        for each in ("1.5", "2", "true")
+    )
+    store.append(WRITER, 1, tables_of("one", [numbered, told]))
+    assert delete_entity(store, Entity("flight-delay", {"weight": "1.50"}, LATER)) == DeletedRows(1, 1)
+    with pytest.raises(InvalidRequest, match="`heavy` is no value of join key `weight`"):
+        delete_entity(store, Entity("flight-delay", {"weight": "heavy"}, LATER))
+    assert delete_entity(store, Entity("flight-delay", {"weight": "1.0"}, LATER)) == DeletedRows(0, 0), "true is no 1"
+    assert delete_entity(store, Entity("flight-delay", {"weight": "2e0"}, LATER)) == DeletedRows(1, 1)
+
+
+class FailingFiles:
+    """Files whose storage goes away at one of the calls that change it, and comes back."""
+
+    def __init__(self, files: LogFiles, fails_at: int) -> None:
+        self._files = files
+        self._left = fails_at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def keep(self, draft: Path, path: str) -> None:
+        self._count()
+        self._files.keep(draft, path)
+
+    def remove(self, paths: Sequence[str]) -> int:
+        self._count()
+        return self._files.remove(paths)
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Unavailable("the log store", "it went away")
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
+def test_a_deletion_that_was_stopped_half_way_is_done_by_doing_it_again(address: str, fails_at: int) -> None:
+    store = open_log_store(address)
+    gone, other = of_entity("N1", rows=2), of_entity("N2", rows=2)
+    told = tuple(an_outcome(each.prediction_ids[0], received_time=MAY) for each in (gone, other))
+    store.append(WRITER, 1, tables_of("one", [gone, other, told]))
+    entity = Entity("flight-delay", {"origin": "N1"}, LATER)
+    sound = store.files
+    store.files = FailingFiles(sound, fails_at)
+    with pytest.raises(Unavailable, match="went away"):
+        delete_entity(store, entity)
+    store.files = sound
+    delete_entity(store, entity)
+    assert stored_ids(store) == sorted(other.prediction_ids)
+    assert [row["prediction_id"] for row in stored_rows(store, OUTCOMES)] == [other.prediction_ids[0]]
+    named = {(table.path, file.path) for table in store.tables() for file in table.entries}
+    lying_still = {(table.path, path) for table in store.tables() for path in lying(store, table)}
+    # What the failing call had written and no commit named goes with the next search for such files.
+    assert all("kept-" in path for _, path in lying_still - named)
+
+
+def test_a_day_that_cannot_be_put_together_does_not_keep_the_next_from_it(tmp_path: Path) -> None:
+    store = open_log_store(str(tmp_path / "store"))
+    batches = [answers(1, as_of=MAY + day * DAY_US) for day in (0, 0, 1, 1)]
+    for number, batch in enumerate(batches, start=1):
+        store.append(WRITER, number, tables_of(f"s{number}", [batch]))
+    Path(the_table(store).files(day_to="2013-05-01")[0]).write_bytes(b"no Parquet at all")
+    failed: Failures = {}
+    with pytest.raises(Unavailable, match="2013-05-01"):
+        compact_once(store, file_bytes=1 << 20, now_s=0.0, at_once=True, failed=failed)
+    done = compact_once(store, file_bytes=1 << 20, now_s=0.0, at_once=True, failed=failed)
+    assert done is not None
+    assert done.day == "2013-05-02"
+    assert compact_once(store, file_bytes=1 << 20, now_s=0.0, at_once=True, failed=failed) is None
+
+
+def test_damaged_segments_are_dropped_with_the_last_records_of_their_age(tmp_path: Path) -> None:
+    damaged = tmp_path / SPOOL / DAMAGED
+    damaged.mkdir(parents=True)
+    for day in (0, 5):
+        (damaged / f"{MAY + day * DAY_US:014x}0123456789{SEALED}").write_bytes(b"rows")
+    now = Micros(MAY + 10 * DAY_US)
+    assert drop_damaged(tmp_path, Retention(by_endpoint={"short": 1}), now=now) == 0, "others are kept for ever"
+    assert drop_damaged(tmp_path, Retention(2, {"long": 7}), now=now) == 1
+    assert len(list(damaged.iterdir())) == 1
 
 
 def test_deletion_leaves_what_was_predicted_after_it_was_asked_for(store: LogStore) -> None:

@@ -144,7 +144,7 @@ def test_every_live_prediction_is_recomputed_from_its_record_bit_for_bit(finishe
 
 def test_killing_triton_and_valkey_costs_no_answer(finished: FinishedDemo) -> None:
     restarts = {each.name: each.restarts for each in _running(finished.home).processes}
-    assert restarts == {"valkey": 1, "triton": 1, "gateway": 0}
+    assert restarts == {"valkey": 1, "triton": 1, "shipper": 0, "gateway": 0}
     # Refused ones were asked again; with a model kept ready in the gateway there may be none.
     assert finished.summary["predictions"] == FLIGHTS
 

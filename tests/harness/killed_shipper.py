@@ -1,7 +1,8 @@
 """A program that kills shippers, lets the next one go on, and checks what the store has in the end.
 
 `steps` kills at each step in turn, which is whatever CPython announces to audit hooks with a path of the log: opening,
-renaming, making and removing. `moments` kills at random moments, also within a commit, until everything is shipped.
+renaming, making and removing. `moments` kills at random moments, also within a commit, until enough of them struck and
+everything is shipped.
 The shippers are forks of a process that never uses the store itself, so that a kill costs a fraction of a second.
 Writes how many steps, or kills, there were.
 """
@@ -29,6 +30,9 @@ from skewless.settings import ShipperSettings
 from skewless_shipper.main import leave_pandas_out
 
 SEGMENTS = 16
+KILLS = 6
+"""So many shippers are killed after they have shipped something and before they have shipped all, however fast they
+are."""
 
 
 def kill_at_steps(root: Path, every: int) -> int:
@@ -48,22 +52,35 @@ def kill_at_steps(root: Path, every: int) -> int:
 
 
 def kill_at_moments(root: Path, seed: int) -> int:
-    """The number of kills; raises AssertionError as above."""
+    """The number of kills that struck a shipper at work; raises AssertionError as above."""
     random_ = random.Random(seed)
     ids: dict[str, list[str]] = {PREDICTIONS: [], OUTCOMES: []}
-    for number in range(SEGMENTS):
-        batch = answers(2, endpoint=f"endpoint-{number % 3}")
-        told = an_outcome(batch.prediction_ids[0], received_time=batch.as_of)
-        write_segment(root, [batch, (told,)], seal=number % 7 > 0)
-        ids[PREDICTIONS] += batch.prediction_ids
-        ids[OUTCOMES].append(told.outcome_id)
-    kills = 0
-    while sealed_segments(root / SPOOL) or open_segments(root / SPOOL):
+    kills, longest_s = 0, 0.8
+    before = 0
+    while kills < KILLS or before:
+        if not before:
+            _add_segments(root, ids)
+            before = SEGMENTS
         # From before it has begun to after some of its rounds, each of which is a commit to two tables.
-        kills += not _forked(lambda: _ship_one_by_one(root), kill_after_s=random_.uniform(0.1, 0.8))
+        is_killed = not _forked(lambda: _ship_one_by_one(root), kill_after_s=longest_s * random_.uniform(0.1, 1.0))
+        after = len(sealed_segments(root / SPOOL)) + len(open_segments(root / SPOOL))
+        kills += is_killed and after < before
+        # However fast the machine is, some kills come before the first round ends and some between two rounds.
+        longest_s *= 1.5 if after == before else 0.7 if not is_killed else 1.0
+        before = after
     wanted = {kind: sorted(listed) for kind, listed in ids.items()}
     assert _forked(lambda: _check_rows(root, wanted))
     return kills
+
+
+def _add_segments(folder: Path, ids: dict[str, list[str]]) -> None:
+    """Segments, some of writers that died; what is in them is added to the ids by kind."""
+    for number in range(SEGMENTS):
+        batch = answers(2, endpoint=f"endpoint-{number % 3}")
+        told = an_outcome(batch.prediction_ids[0], received_time=batch.as_of)
+        write_segment(folder, [batch, (told,)], seal=number % 7 > 0)
+        ids[PREDICTIONS] += batch.prediction_ids
+        ids[OUTCOMES].append(told.outcome_id)
 
 
 def _ship_one_by_one(folder: Path) -> None:

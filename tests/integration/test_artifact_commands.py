@@ -5,17 +5,22 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from harness.artifacts import write_artifact
 from harness.bundles import build_bundle
+from harness.logged_rows import a_batch, spool
 from harness.s3 import running_s3, use_credentials
 from harness.servers import TritonServer
+from harness.shipped_logs import ship
 from skewless.adapters.folder_artifact_store import FolderArtifactStore
+from skewless.adapters.spool import SPOOL, SpoolFile
 from skewless.adapters.triton_backend import TritonBackend
 from skewless.bundles.model_repository import deploy, model_name
 from skewless.canonical_json import Digest, digest
@@ -25,6 +30,7 @@ from skewless.cli.workspace import Workspace
 from skewless.registry.database import engine, upgrade
 from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry, system_clock
+from skewless.serving.log_blocks import FORMAT
 from skewless.timestamps import DAY_US, Micros
 
 DAY_S = 86_400
@@ -115,15 +121,43 @@ def test_gc_lists_first_and_removes_only_when_told_to(home: Path, tmp_path: Path
     assert _json("gc", "--delete")["removed"] == []
 
 
-def test_what_the_prediction_log_refers_to_stays(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["a segment that is being written", "a sealed segment", "the store"])
+def test_what_the_prediction_log_refers_to_stays(home: Path, tmp_path: Path, where: str) -> None:
     logged = _put(tmp_path, "logged", days_ago=40)
-    day = home / "predictions" / "predictions" / "day=2013-05-01" / "endpoint=flights"
-    day.mkdir(parents=True)
-    (day / f"0123-{logged[:12]}.parquet").touch()
+    spool(home / "predictions", replace(a_batch(), bundle=logged), seal=where != "a segment that is being written")
+    if where == "the store":
+        assert ship(home / "predictions") == 1
     told = _json("gc", "--delete")
     assert (told["removed"], told["referenced"]) == ([], 1)
     elsewhere = _json("gc", "--delete", "--no-log")
     assert elsewhere["removed"] == [logged]
+
+
+def test_what_the_configured_log_store_refers_to_stays_whichever_folders_are_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what a folder was shipped to before a store was configured."""
+    shared, others = tmp_path / "shared", tmp_path / "others"
+    stored, earlier = (_put(tmp_path, name, days_ago=40) for name in ("stored", "earlier"))
+    for bundle, store in ((earlier, None), (stored, str(shared))):
+        spool(others, replace(a_batch(), bundle=bundle), seal=True)
+        assert ship(others, store) == 1
+    monkeypatch.setenv("SKEWLESS_LOG_STORE", str(shared))
+    assert _json("gc", "--log", str(others))["garbage"] == []
+    assert [each["digest"] for each in _json("gc")["garbage"]] == [earlier], "of the home's folder"
+
+
+def test_gc_removes_nothing_while_the_log_holds_what_a_later_version_wrote(home: Path, tmp_path: Path) -> None:
+    _put(tmp_path, "logged", days_ago=40)
+    segments = home / "predictions" / SPOOL
+    segments.mkdir()
+    segment = SpoolFile.create(segments)
+    segment.append(msgspec.msgpack.encode({"format": FORMAT + 1, "block": "in another shape"}))
+    segment.seal()
+    refused = _run("gc", "--delete")
+    assert refused.exit_code != 0
+    assert "later version" in refused.output
+    assert len(Workspace().artifacts.digests()) == 1
 
 
 def test_gc_refuses_to_guess_where_the_prediction_log_is(home: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from harness.gateways import ENDPOINT
 from harness.machines import NOW, Machine, running_machine
 from harness.servers import wait_until
 from skewless.adapters.log_reader import open_log
-from skewless.adapters.spool import SEALED, SPOOL
+from skewless.adapters.spool import SEALED, SPOOL, SpoolFile, open_segments
 from skewless.stack.process import ProcessSpec, start
 
 
@@ -117,6 +117,9 @@ def test_outcomes_and_predictions_survive_a_kill_of_the_gateway(machine: Running
 
 def test_a_polite_stop_seals_the_log_and_exits_with_0(machine: Running) -> None:
     running, _ = machine
+    for path in open_segments(running.log / SPOOL):
+        left_behind = SpoolFile.take_over(path)  # by a gateway that was killed: no shipper runs here
+        assert left_behind is None or left_behind.seal()
     wait_until(lambda: running.predict().status_code == 200, "the endpoint answers")
     assert running.stop("gateway") == 0
     assert {path.suffix for path in (running.log / SPOOL).iterdir()} == {SEALED}

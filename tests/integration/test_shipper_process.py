@@ -19,6 +19,7 @@ from harness.stored_logs import an_outcome, answers, stored_ids, stored_rows, wr
 from skewless.adapters.log_store import LogStore, open_log_store
 from skewless.adapters.log_tables import OUTCOMES
 from skewless.adapters.shipper_requests import Requests
+from skewless.adapters.shipping import SHIPPING, shipper_of
 from skewless.adapters.spool import SPOOL, SpoolFile, sealed_segments
 from skewless.cli.log_commands import log
 from skewless.errors import InvalidRequest, SkewlessError
@@ -161,8 +162,12 @@ def test_a_deletion_waits_for_what_is_not_shipped_yet_and_leaves_a_trail(home: H
         deleting = beside.submit(delete)
         # The deletion looks for segments at once; the writer seals its own a little later.
         wait_until(lambda: bool(Requests(home.predictions).pending()), "it is asked for")
+        wait_until(lambda: shipper_of(home.predictions) is not None, "somebody holds the folder")
+        lock = home.predictions / SHIPPING / "lock"
+        held_since_ns = lock.stat().st_mtime_ns
         spool.seal()
         receipt = deleting.result(120)
+    assert lock.stat().st_mtime_ns == held_since_ns, "who waits holds the folder, and does not begin again and again"
     assert (receipt["predictions"], receipt["outcomes"], receipt["pending"]) == (3, 1, False)
     assert stored_ids(store_of(home)) == sorted([*shipped.prediction_ids[1::2], *spooled.prediction_ids[1::2]])
     assert stored_rows(store_of(home), OUTCOMES) == []

@@ -1,6 +1,7 @@
 """The log read back: every record once wherever it lies, by id, by time, in SQL, and beside its outcomes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from skewless.adapters import log_sources
 from skewless.adapters.log_reader import LogReader, open_log
 from skewless.adapters.log_session import FilesGone, LogSession
 from skewless.adapters.log_sources import ALL_DAYS, Wanted
+from skewless.adapters.spool import SPOOL, SpoolFile
 from skewless.dtypes import Dtype
 from skewless.errors import InvalidRequest, NotFound, Unavailable
 from skewless.limits import LOG_READ_TRIES
+from skewless.serving.log_blocks import AnsweredBlock, blocks, encode
 from skewless.serving.outcome_terms import OutcomeTerms
 from skewless.serving.records import AnsweredBatch, Outcome
 from skewless.timestamps import DAY_US, HOUR_US, MINUTE_US
@@ -128,14 +131,37 @@ def test_a_prediction_that_is_not_there_is_not_found(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_a_later_version_is_unavailable_and_not_left_out(tmp_path: Path) -> None:
-    from skewless.adapters.spool import SPOOL, SpoolFile
-
     spool(tmp_path, a_batch())
     file = SpoolFile.create(tmp_path / SPOOL)
     file.append(b"\x81\xa6format\x7f")
     file.release()
     with open_log(tmp_path) as log, pytest.raises(Unavailable, match="version of skewless"):
         log.predictions(ENDPOINT)
+
+
+def test_what_is_damaged_in_the_spool_is_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = a_batch(("EWR", "JFK"))
+    (whole,) = blocks([good])
+    assert isinstance(whole, AnsweredBlock)
+    (tmp_path / SPOOL).mkdir()
+    file = SpoolFile.create(tmp_path / SPOOL)
+    for frame in (b"no document", encode(replace(whole, labels=["late"])), encode(whole)):
+        file.append(frame)
+    file.release()
+    with open_log(tmp_path) as log:
+        assert ids(log.predictions(ENDPOINT)) == good.prediction_ids
+        assert log.find(good.prediction_ids[1]).num_rows == 1
+    assert "frame 0: this is not a log entry" in caplog.text
+
+
+def test_an_entry_that_makes_no_table_is_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = a_batch(("EWR", "JFK"))
+    strange = Outcome("p", "late", None, 1 << 63)  # a moment that no column holds
+    spool(tmp_path, good, (strange,), (told(good.prediction_ids[0]),))
+    with open_log(tmp_path) as log:
+        assert ids(log.predictions(ENDPOINT)) == good.prediction_ids
+        assert log.outcomes().num_rows == 1
+    assert "entry 1 does not fit together" in caplog.text
 
 
 @WHEREVER

@@ -89,7 +89,7 @@ def test_damage_anywhere_costs_the_frames_it_touches_and_no_other(
     kept_bytes = sum(FRAME_HEAD_BYTES + len(each) for each in expected)
     assert found.lost_bytes == path.stat().st_size - HEAD_BYTES - kept_bytes
     is_last = cut or touched == len(payloads) - 1
-    assert found.is_damaged is not is_last, "a torn tail is no damage, a hole is"
+    assert (found.lost_bytes > found.tail_bytes) is not is_last, "a torn tail is no damage, a hole is"
 
 
 def test_a_frame_inside_a_payload_is_not_found_when_the_frame_around_it_is_damaged(tmp_path: Path) -> None:
@@ -110,6 +110,7 @@ def test_a_file_that_is_no_segment_has_no_frames(tmp_path: Path, content: bytes)
     path.write_bytes(content)
     assert read_segment(path).frames == []
     assert read_segment(path).lost_bytes == len(content)
+    assert read_segment(path).tail_bytes == (len(content) if len(content) < HEAD_BYTES else 0), "it is no torn end"
 
 
 def test_files_of_an_older_gateway_are_read_up_to_their_first_torn_frame(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_files_of_an_older_gateway_are_read_up_to_their_first_torn_frame(tmp_pat
     path = tmp_path / f"0{SUFFIX}"
     path.write_bytes(b"SKEWSPL1" + frame(b"one") + frame(b"two")[:-1])
     assert read_frames(path) == [b"one"]
-    assert not read_segment(path).is_damaged
+    assert read_segment(path).tail_bytes == read_segment(path).lost_bytes > 0
     spool = SpoolFile.take_over(path)
     assert spool is not None
     sealed = spool.seal()

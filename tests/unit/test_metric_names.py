@@ -23,7 +23,8 @@ UNITS = {"seconds", "bytes", "rows", "requests", "total", "info"}
 STATES = {
     "skewless_admission_in_flight", "skewless_admission_limit", "skewless_admission_queued", "skewless_batches_open",
     "skewless_bundle_live", "skewless_bundles_loaded", "skewless_circuit_open", "skewless_connections",
-    "skewless_contract_changed", "skewless_models_in_process", "skewless_registry_up", "skewless_replica_models",
+    "skewless_contract_changed", "skewless_models_in_process", "skewless_prediction_log_failing",
+    "skewless_registry_up", "skewless_replica_models",
     "skewless_replica_rows_in_flight", "skewless_replica_up", "skewless_route_failures", "skewless_shadow_difference",
     "skewless_worker_up",
 }  # fmt: skip

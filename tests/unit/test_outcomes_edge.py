@@ -14,11 +14,12 @@ from harness.logged_rows import new_id
 from skewless.dtypes import Dtype
 from skewless.errors import InvalidRequest, Unavailable
 from skewless.features.contract import FeatureContract, JoinKey, LogMark, ViewRead
-from skewless.limits import OUTCOME_LINE_BYTES_MAX, OUTCOME_REFUSALS_TOLD_MAX
+from skewless.limits import OUTCOME_CHUNK, OUTCOME_LINE_BYTES_MAX, OUTCOME_REFUSALS_TOLD_MAX
 from skewless.registry.api_scopes import ApiScope
 from skewless.serving.log_privacy import LogPrivacy
 from skewless.serving.outcome_entity import EntityForm
 from skewless.timestamps import MINUTE_US, format_timestamp
+from skewless_gateway.edges import streamed_body
 from skewless_gateway.security.callers import Caller
 
 AT = format_timestamp(NOW)
@@ -147,6 +148,21 @@ def test_a_log_that_cannot_take_them_is_told_with_what_is_kept(gateway: GatewayO
     response = stream(gateway, {"prediction_id": new_id(), "label": "late"})
     assert response.status_code == 503
     assert response.json()["hint"] == "free some; 0 outcomes before line 1 are kept"
+
+
+def test_a_body_that_ends_early_is_told_with_what_is_kept(
+    gateway: GatewayOverFakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = json.dumps({"prediction_id": new_id(), "label": "late"}).encode() + b"\n"
+    whole = line * OUTCOME_CHUNK
+    monkeypatch.setattr(streamed_body, "BATCH_BODY_BYTES_MAX", len(whole) + len(line))
+    response = gateway.client.post(
+        "/v1/outcomes", content=iter([whole, line, line]), headers={"Content-Type": "application/x-ndjson"}
+    )
+    assert (response.status_code, response.json()["code"]) == (413, "limit_exceeded")
+    kept = f"{OUTCOME_CHUNK} outcomes before line {OUTCOME_CHUNK + 1} are kept"
+    assert response.json()["hint"].endswith(f"; {kept}")
+    assert len(gateway.log.outcomes) == OUTCOME_CHUNK
 
 
 def test_scopes_hold_for_outcomes_by_entity(tmp_path: Path) -> None:

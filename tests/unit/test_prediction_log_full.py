@@ -258,6 +258,37 @@ def test_what_is_written_before_a_disk_fills_is_not_written_again(tmp_path: Path
     assert own.counts.rows == 103
 
 
+def test_whatever_goes_wrong_half_way_nothing_is_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = writer(tmp_path, clock=lambda: 0.0)
+    one, other = a_batch("one", rows=600), a_batch("other", rows=600)
+    append = SpoolFile.append
+
+    def append_one(spool: SpoolFile, payload: bytes) -> None:
+        if not spool.is_empty:
+            raise MemoryError
+        append(spool, payload)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SpoolFile, "append", append_one)
+        left, failure = own.write([one, other])
+    assert left == [other]
+    assert "MemoryError" in str(failure)
+    assert own.write(left) == ([], None)
+    own.close()
+    (sealed,) = sealed_segments(tmp_path)
+    assert [logged_rows(decode(frame)) for frame in read_frames(sealed)] == [600, 600]
+
+
+async def test_a_record_that_fits_into_no_group_costs_no_other(tmp_path: Path) -> None:
+    log = FolderPredictionLog(tmp_path, flush_ms=60_000)
+    log.append(a_batch("a", rows=1))
+    log.append(replace(a_batch("strange", rows=1), key_names=None))  # type: ignore[arg-type]  # which is what is wrong
+    log.append(a_batch("b", rows=1))
+    await log.close()
+    assert kept_ids(tmp_path) == ["a-0", "b-0"]
+    assert log.counts.dropped_rows == {"unencodable": 1}
+
+
 async def test_a_flush_is_synced_before_who_waits_is_answered_where_that_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

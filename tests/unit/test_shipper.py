@@ -1,11 +1,13 @@
 """What a shipper does with segments: when sinks get them, what becomes of them then, and what it keeps of it."""
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.stored_logs import answers, stored_ids, write_segment
@@ -15,10 +17,10 @@ from skewless.adapters.segment_sinks import SealedSegment
 from skewless.adapters.shipper import DAMAGED, Shipper, Supply
 from skewless.adapters.shipper_requests import Answer, Requests, Work
 from skewless.adapters.shipping import SHIPPING, STORE_JOURNAL, Journal, only_shipper, read_journal, shipper_of
-from skewless.adapters.spool import SPOOL, SpoolFile, sealed_segments
+from skewless.adapters.spool import SEALED, SPOOL, SpoolFile, sealed_segments
 from skewless.errors import Conflict, InvalidDefinition, Overloaded, Unavailable
 from skewless.limits import LOG_REQUESTS_MAX, LOG_SINK_RETRY_S, LOG_SINK_RETRY_S_MAX
-from skewless.serving.log_blocks import AnsweredBlock, blocks, encode
+from skewless.serving.log_blocks import FORMAT, AnsweredBlock, blocks, encode
 
 MIB = 1 << 20
 
@@ -165,6 +167,107 @@ def test_a_damaged_segment_is_set_aside_and_what_can_be_read_of_it_is_shipped(tm
     assert shipper.counts.damaged == 1
     assert shipper.look()
     assert sink.asked == 1
+
+
+def test_an_open_segment_whose_head_is_another_is_set_aside_and_not_cut_away(tmp_path: Path) -> None:
+    path, _ = segment_with(tmp_path, 2, seal=False)
+    data = b"\0" * 8 + path.read_bytes()[8:]
+    path.write_bytes(data)
+    shipper = shipper_to(tmp_path, Supply(MemorySink()))
+    assert shipper.look()
+    assert (tmp_path / SPOOL / DAMAGED / f"{path.stem}{SEALED}").read_bytes() == data
+    assert (shipper.counts.adopted, shipper.counts.damaged) == (1, 1)
+
+
+def frame_of_a_later_version() -> bytes:
+    """Of a shape, too, that this version does not know."""
+    return msgspec.msgpack.encode({"format": FORMAT + 1, "block": {"anything": "else"}, "news": [1]})
+
+
+def test_a_segment_of_a_later_version_waits_for_an_upgrade_and_keeps_no_other_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / SPOOL).mkdir()
+    spool = SpoolFile.create(tmp_path / SPOOL)
+    spool.append(frame_of_a_later_version())
+    later = spool.seal()
+    assert later is not None
+    ids = [each for _ in range(3) for each in segment_with(tmp_path)[1]]
+    sink, clock = MemorySink(), Clock()
+    supply = Supply(sink)
+    shipper = shipper_to(tmp_path, supply, clock=clock, batch_bytes=1)
+    for _ in range(10):
+        assert not shipper.look()
+        clock.now_s += 0.5
+    assert sink.ids == ids
+    assert sealed_segments(tmp_path / SPOOL) == [later]
+    assert (shipper.counts.removed, shipper.counts.damaged) == (3, 0)
+    assert supply.failures < 5, "it is looked at less and less"
+    assert f"format {FORMAT + 1} cannot be read" in supply.problem
+    assert "upgrade" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOMEM])
+def test_a_segment_that_cannot_be_opened_now_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _, ids = segment_with(tmp_path)
+    sink = MemorySink()
+    shipper = shipper_to(tmp_path, Supply(sink))
+
+    def read_bytes(_path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", read_bytes)
+        assert not shipper.look(at_once=True)
+    assert (sink.ids, shipper.counts.damaged) == ([], 0)
+    assert shipper.look(at_once=True)
+    assert sink.ids == ids
+
+
+def test_a_segment_that_the_disk_has_lost_is_set_aside_and_ships_under_another_name_once_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, ids = segment_with(tmp_path)
+    store = open_log_store(str(tmp_path / "store"))
+    shipper = shipper_to(tmp_path, Supply(LogStoreSink(tmp_path, store, round_bytes=MIB)))
+
+    def read_bytes(_path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", read_bytes)
+        assert shipper.look()
+    aside = tmp_path / SPOOL / DAMAGED / path.name
+    assert (shipper.counts.damaged, aside.exists()) == (1, True)
+    aside.rename(path.with_stem(f"{path.stem}-again"))
+    assert shipper.look()
+    assert stored_ids(store) == ids
+
+
+def test_an_open_segment_that_cannot_be_taken_over_now_stops_nothing_and_is_let_go_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, ids = segment_with(tmp_path, seal=False)
+    whole = left.read_bytes()
+    left.write_bytes(whole + whole[8:40])
+    _, others = segment_with(tmp_path)
+    sink = MemorySink()
+    shipper = shipper_to(tmp_path, Supply(sink))
+
+    def truncate(_path: Path, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "truncate", truncate)
+        assert not shipper.look()
+    assert sink.ids == others
+    spool = SpoolFile.take_over(left)
+    assert spool is not None, "it is locked by nobody"
+    spool.release()
+    assert shipper.look(at_once=True)
+    assert sorted(sink.ids) == sorted([*ids, *others])
 
 
 def test_an_entry_that_does_not_fit_together_is_left_out_and_its_segment_set_aside(tmp_path: Path) -> None:

@@ -136,10 +136,12 @@ def test_a_lost_state_file_makes_another_source(stream: ListedStream, tmp_path: 
     assert len({part.head.source for part in stream.parts}) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"source": 1, "next": 1, "numbers": {}, "published": []}', "{}"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"source": 1, "next": 1, "numbers": {}, "published": []}', "{}", '{"source": "\xff"}']
+)
 def test_a_state_file_that_is_none_is_refused(stream: ListedStream, state_file: Path, content: str) -> None:
     state_file.parent.mkdir()
-    state_file.write_text(content)
+    state_file.write_bytes(content.encode("latin-1"))
     with pytest.raises(InvalidDefinition, match=r"stream\.json does not hold the numbers") as refused:
         StreamSink(stream, state_file)
     assert "new source" in refused.value.hint
@@ -151,7 +153,38 @@ def test_what_is_remembered_is_what_lies_in_the_spool_and_the_newest_of_the_rest
     stays, *others = [a_segment(tmp_path, 1) for _ in range(STREAM_NUMBERS_KEPT + 20)]
     sink = StreamSink(stream, state_file)
     for start in range(0, len(others), 100):
-        sink.take([stays, *others[start : start + 100]])
+        handed_over = others[start : start + 100]
+        sink.take([stays, *handed_over])
+        for segment in handed_over:
+            segment.path.unlink()
     assert len(stream.parts) == len(others) + 1, "the one that stays is published once"
     assert state_file.read_text().count(stays.name) == 2
     assert state_file.read_text().count(others[0].name) == 0
+
+
+def test_what_has_been_published_is_not_again_however_much_another_sink_leaves_in_the_spool(
+    stream: ListedStream, tmp_path: Path, state_file: Path
+) -> None:
+    segments = [a_segment(tmp_path, 1) for _ in range(STREAM_NUMBERS_KEPT + 90)]
+    sink = StreamSink(stream, state_file)
+    for start in range(0, len(segments), 30):  # a shipper hands over what it has not handed over yet
+        sink.take(segments[start : start + 30])
+    again = StreamSink(stream, state_file)
+    for start in range(0, len(segments), 40):  # after a restart all that is there, some at a time
+        again.take(segments[start : start + 40])
+    assert numbers(stream) == [(segment.name, number) for number, segment in enumerate(segments, start=1)]
+    assert len(stream.parts) <= len(segments) + 30, "only the last look's are published twice"
+
+
+def test_a_disk_that_takes_no_numbers_makes_the_sink_unavailable(
+    stream: ListedStream, tmp_path: Path, state_file: Path
+) -> None:
+    state_file.parent.mkdir()
+    sink = StreamSink(stream, state_file)
+    state_file.mkdir()
+    with pytest.raises(Unavailable, match="segment stream is unavailable: Is a directory"):
+        sink.take([a_segment(tmp_path, 1)])
+    assert [each.name for each in state_file.parent.iterdir()] == [state_file.name]
+    state_file.rmdir()
+    sink.take([a_segment(tmp_path, 1)])
+    assert [sequence for _, sequence in numbers(stream)] == [1]

@@ -106,11 +106,11 @@ class SegmentWriter:
 
     def write(self, entries: Sequence[LogEntry], *, heed_bound: bool = True) -> tuple[list[LogEntry], OSError | None]:
         """Write entries, and sync them where that is wanted. Returns what is not written and must be given again, and
-        why; nothing and None where all is as safe as it gets.
+        why; nothing and None where all is as safe as it gets. Raises nothing.
 
         Where syncing failed nothing is left, though there is an error: the entries are in a segment and may survive.
         """
-        pending = deque(groups(entries))
+        pending = deque(_grouped(entries))
         try:
             if heed_bound:
                 self._refuse_beyond_bound()
@@ -119,13 +119,18 @@ class SegmentWriter:
                 frame = self._frame(group)
                 if frame is not None:
                     self._append(frame)
-                    self.counts.rows += sum(map(entry_rows, group))
                 pending.popleft()
-                if frame is None and len(group) > 1:
+                if frame is not None:
+                    self.counts.rows += sum(map(entry_rows, group))
+                elif len(group) > 1:
                     pending.extendleft([entry] for entry in reversed(group))
+            return [], self._sync() if entries else None
         except OSError as error:
-            return [entry for group in pending for entry in group], error
-        return [], self._sync() if entries else None
+            failure = error
+        except Exception as error:  # a thread's boundary: without it, waiting requests would wait for ever
+            _LOGGER.exception("the prediction log cannot be written")
+            failure = OSError(f"{type(error).__name__}: {error}")
+        return [entry for group in pending for entry in group], failure
 
     def seal_if_due(self) -> None:
         """Seal the segment where it is large or old enough."""
@@ -224,6 +229,15 @@ class _SpareDescriptor:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _grouped(entries: Sequence[LogEntry]) -> list[list[LogEntry]]:
+    """The entries in groups; each by itself where one of them makes that fail, so that it alone is dropped later."""
+    try:
+        return groups(entries)
+    except Exception:  # a boundary: one strange value must not keep all that comes later out of the log
+        _LOGGER.exception("records cannot be put into groups, and are written one by one")
+        return [[entry] for entry in entries]
 
 
 def _bytes_in(folder: Path) -> int:

@@ -11,10 +11,11 @@ import duckdb
 import pyarrow as pa
 
 from skewless.adapters.artifact_address import BucketAddress
-from skewless.adapters.log_sources import PART, Source, Wanted, log_sources
+from skewless.adapters.log_sources import Source, Wanted, log_sources
 from skewless.adapters.log_store import LogStore
 from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS, TALLIES
 from skewless.adapters.log_views import FINAL_SQL, JOINED_SQL, TOLD_SQL, Scan, classed_sql, records_sql, targets_sql
+from skewless.adapters.spool import PART
 from skewless.errors import InvalidRequest, Unavailable
 from skewless.features.point_in_time import literal
 from skewless.limits import LOG_READ_MEMORY_BYTES, MIB

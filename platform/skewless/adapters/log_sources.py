@@ -5,7 +5,8 @@ shipped meanwhile is in both for a while, and is counted once. What the spool ho
 goes to Parquet files in a temporary folder, so that a store that is away for a day costs its readers no memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +14,16 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.adapters.log_parquet import DAY
 from skewless.adapters.log_store import LogStore
-from skewless.adapters.log_tables import PREDICTIONS, LogTable, plain, segment_tables
-from skewless.adapters.spool import SPOOL, segment_frames
-from skewless.errors import InvalidDefinition, Unavailable
+from skewless.adapters.log_tables import PREDICTIONS, LogTable, plain
+from skewless.adapters.segment_sinks import entries_of, tables_of
+from skewless.adapters.spool import PART, SPOOL, segment_frames
+from skewless.errors import Unavailable
 from skewless.limits import LOG_READ_SPOOL_BYTES
-from skewless.serving.log_blocks import LoggedEntry, decode
+from skewless.serving.log_blocks import LoggedEntry
 
-PART = "prediction log"
-DAY = "day"
-"""A column of tables in memory; in the store it is part of a file's path, and no reader needs it."""
+_LOGGER = logging.getLogger(__name__)
 
 
 class Days(NamedTuple):
@@ -79,7 +80,8 @@ class LogSources:
 def log_sources(folder: Path | None, store: LogStore | None, wanted: Wanted, *, spill: Path) -> LogSources:
     """The records of a log's folder (its spool) and store at this moment; `spill` is a folder for temporary files.
 
-    Raises Unavailable where either cannot be read.
+    What of the spool is damaged is told in the program's log and left out, as the shipper does. Raises Unavailable
+    where either cannot be read, or a later version wrote it.
     """
     found: dict[tuple[str, str, str], Source] = {}
     seen: list[str] = []
@@ -88,7 +90,7 @@ def log_sources(folder: Path | None, store: LogStore | None, wanted: Wanted, *, 
         try:
             for segment, frames in segment_frames(folder / SPOOL):
                 seen.append(segment)
-                for table in segment_tables(segment, filter(wanted.entry, _decoded(segment, frames))):
+                for table in _tables(segment, frames, wanted):
                     if _is_wanted(table, wanted):
                         spool.add(table)
         except OSError as error:
@@ -139,16 +141,16 @@ class _Spooled:
         source.spilled.append(str(path))
 
 
-def _decoded(segment: str, frames: list[bytes]) -> Iterator[LoggedEntry]:
-    for frame in frames:
-        try:
-            yield decode(frame)
-        except InvalidDefinition as error:
-            raise Unavailable(
-                PART,
-                f"segment `{segment}` has an entry that cannot be read: {error.message}",
-                hint="read the log with the version of skewless that its gateways run",
-            ) from error
+def _tables(segment: str, frames: list[bytes], wanted: Wanted) -> list[LogTable]:
+    """What a segment of the spool holds that may be wanted."""
+    faults: list[str] = []
+    entries = list(filter(wanted.entry, entries_of(segment, frames, faults)))
+    tables = tables_of(segment, entries, faults)
+    if faults:
+        _LOGGER.warning(
+            "segment %s of the prediction log is read without what is damaged: %s", segment, "; ".join(faults)
+        )
+    return tables
 
 
 def _is_wanted(table: LogTable, wanted: Wanted) -> bool:
@@ -159,4 +161,5 @@ def _is_wanted(table: LogTable, wanted: Wanted) -> bool:
 
 
 def _without_day(schema: Any) -> Any:
+    """In the store the day is part of a file's path, and no reader needs it."""
     return pa.schema([each for each in schema if each.name != DAY])

@@ -104,7 +104,7 @@ class StoredTable:
     @cached_property
     def entries(self) -> list[StoredFile]:
         """Its files with what the Delta log says of them, in order of day and path."""
-        with _translated():
+        with translated():
             actions = pa.table(self._delta.get_add_actions(flatten=True))
         columns = [
             actions.column(name).to_pylist() if name in actions.column_names else [None] * actions.num_rows
@@ -142,13 +142,13 @@ class StoredTable:
 
     def done(self, writer: str) -> int | None:
         """The last round of a writer that it has; None where it has none."""
-        with _translated():
+        with translated():
             version = self._delta.transaction_version(writer)
         return None if version is None else int(version)
 
     def add(self, added: Sequence[WrittenFile], writer: str, number: int) -> None:
         """Commit the new rows of a writer's round. Raises Unavailable."""
-        with _translated():
+        with translated():
             self._commit([_add(each, changes_rows=True) for each in added], Transaction(writer, number))
 
     def rewrite(
@@ -165,7 +165,7 @@ class StoredTable:
             RemoveAction(each.path, changes_rows, moment_ms, each.size_bytes, {DAY: each.day}) for each in removed
         ]
         try:
-            with _translated():
+            with translated():
                 self._commit(actions, Transaction(REWRITES, (self.done(REWRITES) or 0) + 1))
         except CommitFailedError as error:
             raise Conflict(
@@ -178,7 +178,7 @@ class StoredTable:
 
         With `leftovers` also those that no commit has ever named, of that age.
         """
-        with _translated():
+        with translated():
             listed = self._delta.vacuum(
                 retention_hours=int(kept_s // _HOUR_S),
                 enforce_retention_duration=False,
@@ -214,7 +214,7 @@ class LogStore:
 
     def tables(self, kind: str | None = None, endpoint: str | None = None) -> list[StoredTable]:
         """Its tables as they are now; none where nothing was stored yet. Raises Unavailable."""
-        with _translated():
+        with translated():
             found = [
                 self._opened(each, name, columns)
                 for each in ([kind] if kind else KINDS)
@@ -238,7 +238,7 @@ class LogStore:
             if done is not None and done >= number:
                 continue
             rows = joined(parts)
-            with _translated():
+            with translated():
                 written = [table.write(day, f"{number:012d}-{writer}", [of_day]) for day, of_day in _by_day(rows)]
             table.add([each for each in written if each is not None], writer, number)
             added[kind] = added.get(kind, 0) + rows.num_rows
@@ -259,7 +259,7 @@ class LogStore:
     def _writable(self, kind: str, endpoint: str, columns: str, schema: Any) -> StoredTable:
         """A table as it is now, made where it is new; those written last are kept open."""
         path = table_path(kind, endpoint, columns)
-        with _translated():
+        with translated():
             delta = self._written.pop(path, None)
             if delta is not None:
                 delta.update_incremental()
@@ -365,7 +365,7 @@ def _storage_options(address: BucketAddress) -> dict[str, str]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """What deltalake, Arrow and the disk raise, as an error of ours; a commit that lost a race passes."""
     try:
         yield

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from skewless.adapters.arrow_columns import column_to_arrow
-from skewless.column_table import ColumnLayout, ColumnTable
+from skewless.column_table import ColumnTable, layout_of
 from skewless.dtypes import Column
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES, FeatureFrame
 from skewless.serving.log_blocks import AnsweredBlock, LoggedEntry
@@ -216,19 +216,13 @@ def _layout_of(block: AnsweredBlock) -> object:
         block.endpoint,
         block.bundle,
         tuple(block.key_names),
-        _columns_layout(block.given),
-        _columns_layout(block.frame.columns),
+        layout_of(block.given),
+        layout_of(block.frame.columns),
         tuple(block.frame.statuses),
         tuple(block.frame.event_times),
         tuple((name, values.shape[1:]) for name, values in block.outputs.items()),
         None if block.tensor is None else block.tensor.shape[1],
     )
-
-
-def _columns_layout(columns: Mapping[str, Column]) -> ColumnLayout:
-    if isinstance(columns, ColumnTable):
-        return columns.layout
-    return ColumnLayout.of([(name, column.dtype) for name, column in columns.items()])
 
 
 def _end_to_end(blocks: Sequence[AnsweredBlock]) -> AnsweredBlock:

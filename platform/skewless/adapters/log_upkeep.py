@@ -5,17 +5,21 @@ them: the other raises Conflict, or is made again on what the first left.
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from skewless.adapters.log_files import PART
 from skewless.adapters.log_parquet import ORDER, WrittenFile, merged, read_columns, read_groups
-from skewless.adapters.log_store import LogStore, StoredFile, StoredTable
+from skewless.adapters.log_store import LogStore, StoredFile, StoredTable, translated
 from skewless.adapters.log_tables import PREDICTIONS, day_of
-from skewless.errors import Conflict
+from skewless.adapters.shipper import DAMAGED
+from skewless.adapters.spool import SEALED, SPOOL, begun_us
+from skewless.errors import Conflict, Unavailable
 from skewless.limits import (
     LOG_COMPACT_FILES_MAX,
     LOG_COMPACT_FILES_MIN,
@@ -26,6 +30,8 @@ from skewless.timestamps import DAY_US, Micros
 
 Matching = Callable[[Any], Any]
 """Which rows of a table (bool, no nulls)."""
+Failures = dict[tuple[str, str], Conflict | Unavailable]
+"""Why files could not be put together, by path of the table and day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,11 @@ class Retention:
         """How many days a table's records are kept."""
         if table.kind == PREDICTIONS:
             return self.by_endpoint.get(table.endpoint, self.days)
+        return self.longest
+
+    @property
+    def longest(self) -> int | None:
+        """How many days anything is kept."""
         return None if self.days is None else max(self.days, *self.by_endpoint.values(), 0)
 
     @property
@@ -67,16 +78,29 @@ class Dropped:
     rows: int
 
 
-def compact_once(store: LogStore, *, file_bytes: int, now_s: float, at_once: bool = False) -> Compacted | None:
+def compact_once(
+    store: LogStore, *, file_bytes: int, now_s: float, at_once: bool = False, failed: Failures | None = None
+) -> Compacted | None:
     """Put some small files of one day together, where there are enough of them; None where nothing is to be done.
 
     Rows are in order of their id then. `at_once` does not wait for a day to settle. Raises Conflict and Unavailable.
+    Days in `failed` are left out, and one that fails is added to it, so that the next call goes on behind it.
     """
+    failed = {} if failed is None else failed
     for table in store.tables():
         for day, files in _by_day(table.entries).items():
             chosen = _worth_it(files, file_bytes=file_bytes, now_s=now_s, at_once=at_once)
-            if chosen:
+            if not chosen or (table.path, day) in failed:
+                continue
+            try:
                 return _compact(table, day, chosen)
+            except Conflict as error:
+                failed[table.path, day] = error
+                raise
+            except Unavailable as error:
+                told = f"{day} of {table.path} stays in {len(chosen)} files: {error.message}"
+                failed[table.path, day] = Unavailable(PART, told, hint=error.hint)
+                raise failed[table.path, day] from error
     return None
 
 
@@ -103,17 +127,30 @@ def delete_rows(
     `matching` is given the `columns` of some rows, those that a table has; the first of them is the id. With `dry_run`
     nothing is changed. Raises Unavailable, and Conflict where others rewrite all the time.
     """
+    found: dict[str, list[Any]] = {}
     for attempt in range(LOG_REWRITE_TRIES):
         try:
-            return [
-                ids
-                for table in store.tables(kind, endpoint)
-                for ids in _delete_from(table, matching, columns=columns, dry_run=dry_run)
-            ]
+            for table in store.tables(kind, endpoint):
+                if table.path not in found:
+                    with translated():
+                        found[table.path] = _delete_from(table, matching, columns=columns, dry_run=dry_run)
         except Conflict:
             if attempt == LOG_REWRITE_TRIES - 1:
                 raise
+        else:
+            return [ids for listed in found.values() for ids in listed]
     raise AssertionError("unreachable")
+
+
+def drop_damaged(folder: Path, retention: Retention, *, now: Micros) -> int:
+    """Remove segments that were set aside, once nothing of their age is kept; returns how many. Raises OSError."""
+    if retention.longest is None:
+        return 0
+    first_kept = now - retention.longest * DAY_US
+    old = [path for path in (folder / SPOOL / DAMAGED).glob(f"*{SEALED}") if begun_us(path) < first_kept]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
 
 
 def _by_day(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
@@ -141,16 +178,20 @@ def _worth_it(files: Sequence[StoredFile], *, file_bytes: int, now_s: float, at_
 
 def _compact(table: StoredTable, day: str, files: Sequence[StoredFile]) -> Compacted:
     rows = sum(each.rows for each in files)
-    with ExitStack() as stack:
+    with translated(), ExitStack() as stack:
         paths = [stack.enter_context(table.fetched(each)) for each in files]
         written = table.write(day, f"merged-{uuid.uuid4().hex}", merged(paths, ORDER[table.kind]))
-    assert written is not None, "files that are put together have rows"
-    assert written.rows == rows, "a compaction keeps every row"
+    if written is None or written.rows != rows:
+        raise Unavailable(
+            PART,
+            f"files of `{table.path}`, day {day}, have {0 if written is None else written.rows} rows, not {rows}",
+            hint="they are left as they are; restore them",
+        )
     table.rewrite([written], files, changes_rows=False)
     return Compacted(table.path, day, len(files), rows)
 
 
-def _delete_from(table: StoredTable, matching: Matching, *, columns: Sequence[str], dry_run: bool) -> Iterator[Any]:
+def _delete_from(table: StoredTable, matching: Matching, *, columns: Sequence[str], dry_run: bool) -> list[Any]:
     known = [name for name in columns if name in table.schema.names]
     written: list[WrittenFile] = []
     hit: list[StoredFile] = []
@@ -167,6 +208,8 @@ def _delete_from(table: StoredTable, matching: Matching, *, columns: Sequence[st
                 kept = (group.filter(pc.invert(matching(group))) for group in read_groups(path))
                 rest = table.write(file.day, f"kept-{uuid.uuid4().hex}", kept)
                 written += [rest] if rest is not None else []
-    if hit and not dry_run:
-        table.rewrite(written, hit, changes_rows=True).vacuum(kept_s=0.0)
-    return iter(found)
+    if not dry_run:
+        rewritten = table.rewrite(written, hit, changes_rows=True) if hit else table
+        # Also where nothing is hit: an earlier try may have been stopped before the old files were gone.
+        rewritten.vacuum(kept_s=0.0)
+    return found

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from skewless.adapters.log_segments import LogCounts, SegmentWriter, SpoolFull
-from skewless.adapters.spool import SPOOL
+from skewless.adapters.spool import PART, SPOOL
 from skewless.errors import Unavailable
 from skewless.limits import (
     LOG_BUFFER_ROWS_MAX,
@@ -34,7 +34,6 @@ from skewless.serving.ports import LogState
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch, entry_rows
 from skewless.serving.role_tally import RoleTally
 
-PART = "prediction log"
 _LOGGER = logging.getLogger(__name__)
 
 assert max(ROWS_MAX, OUTCOMES_MAX) <= LOG_BUFFER_ROWS_MAX, "one request must fit into an empty buffer"
@@ -190,11 +189,7 @@ class FolderPredictionLog:
             entries, self._entries = self._entries, []
             # One whose caller hung up is given up; from here on none can be, so that each can be told.
             waiters, self._waiters = [each for each in self._waiters if each.set_running_or_notify_cancel()], []
-        try:
-            left, failure = self._writer.write(entries, heed_bound=heed_bound)
-        except Exception as error:  # a thread's boundary: without it, waiting requests would wait for ever
-            _LOGGER.exception("the prediction log cannot be written")
-            left, failure = entries, OSError(f"{type(error).__name__}: {error}")
+        left, failure = self._writer.write(entries, heed_bound=heed_bound)
         with self._changed:
             self._entries = left + self._entries
             self._rows -= sum(map(entry_rows, entries)) - sum(map(entry_rows, left))

@@ -108,6 +108,10 @@ class Shipper:
         self._clock = clock
         self._stop = stop
         self.counts = ShipperCounts()
+        self._unready: Unavailable | None = None
+        """Why a segment could not be read yet when last looked."""
+        self._left: set[Path] = set()
+        """Segments of dead writers that could not be taken over."""
 
     @property
     def supplies(self) -> Sequence[Supply]:
@@ -117,16 +121,19 @@ class Shipper:
     def look(self, *, at_once: bool = False) -> bool:
         """Ship what is due, with `at_once` all there is; returns whether no segment waits any more. Raises OSError."""
         self._adopt()
+        self._unready = None
         for supply in self._supplies if at_once else ():
             supply.retry_at_s = 0.0
         segments = [SealedSegment(path) for path in sealed_segments(self._spool)]
-        for batch in self._batches(segments, list(self._due(segments, at_once=at_once))):
+        due = list(self._due(segments, at_once=at_once))
+        for batch in self._batches(segments, due):
             for supply, wanted in batch:
                 self._take(supply, wanted)
             self._remove({each.name: each for _, wanted in batch for each in wanted}.values())
             if self._stop():
                 break
-        return not sealed_segments(self._spool)
+        self._wait_for_unready(due)
+        return not self._left and not sealed_segments(self._spool)
 
     def waiting(self) -> Waiting:
         """What lies in the folder now."""
@@ -140,22 +147,44 @@ class Shipper:
         return sum(begun_us(path) <= moment for path in paths)
 
     def _adopt(self) -> None:
+        """Take over what dead writers left; what cannot be taken over yet stops nothing else."""
+        left: set[Path] = set()
         for path in open_segments(self._spool):
-            spool = SpoolFile.take_over(path)
-            if spool is None:
-                continue
+            try:
+                self._adopt_one(path)
+            except OSError as error:
+                left.add(path)
+                if path not in self._left:
+                    _LOGGER.warning("the segment %s of a writer that ended waits: %s", path.stem, error)
+        self._left = left
+
+    def _adopt_one(self, path: Path) -> None:
+        spool = SpoolFile.take_over(path)
+        if spool is None:
+            return
+        try:
             torn_bytes = read_segment(path).tail_bytes
             if torn_bytes:
                 # Nobody was told that it was written. Cut off, it is no damage of the sealed segment.
                 spool.size -= torn_bytes
                 os.truncate(path, spool.size)
-            if spool.seal(fsync=True) is not None:
-                self.counts.adopted += 1
-                _LOGGER.info(
-                    "the segment %s of a writer that ended is taken over, without %d bytes of an unfinished frame",
-                    path.stem,
-                    torn_bytes,
-                )
+        except OSError:
+            spool.release()
+            raise
+        if spool.seal(fsync=True) is not None:
+            self.counts.adopted += 1
+            _LOGGER.info(
+                "the segment %s of a writer that ended is taken over, without %d bytes of an unfinished frame",
+                path.stem,
+                torn_bytes,
+            )
+
+    def _wait_for_unready(self, due: Iterable[Supply]) -> None:
+        """A segment that cannot be read yet is the trouble of every sink that wants it, after it has got all others."""
+        now_s = self._clock()
+        for supply in due:
+            if self._unready is not None and now_s >= supply.retry_at_s:
+                supply.failed(self._unready, now_s)
 
     def _due(self, segments: Sequence[SealedSegment], *, at_once: bool) -> Iterator[Supply]:
         names = {segment.name for segment in segments}
@@ -184,16 +213,31 @@ class Shipper:
     def _take(self, supply: Supply, segments: list[SealedSegment]) -> None:
         if not segments or self._clock() < supply.retry_at_s:
             return
+        ready = list(self._ready(segments))
         try:
-            supply.sink.take(segments)
+            if ready:
+                supply.sink.take(ready)
         except Unavailable as error:
             supply.failed(error, self._clock())
         except Exception as error:  # a sink's boundary: what is wrong with one of them must stop no other
             _LOGGER.exception("the sink `%s` failed in a way that it should not", supply.sink.name)
             supply.failed(Unavailable(supply.sink.name, repr(error)), self._clock())
         else:
-            supply.taken.update(each.name for each in segments)
-            supply.did_well()
+            supply.taken.update(each.name for each in ready)
+            if self._unready is None:
+                supply.did_well()
+
+    def _ready(self, segments: Iterable[SealedSegment]) -> Iterator[SealedSegment]:
+        """Those that can be read now; the others keep nobody waiting."""
+        for segment in segments:
+            try:
+                segment.entries()
+            except FileNotFoundError:  # somebody has taken it away
+                continue
+            except Unavailable as error:
+                self._unready = error
+            else:
+                yield segment
 
     def _remove(self, segments: Iterable[SealedSegment]) -> None:
         for segment in segments:
@@ -201,7 +245,12 @@ class Shipper:
                 self._remove_one(segment)
 
     def _remove_one(self, segment: SealedSegment) -> None:
-        if segment.faults:
+        try:
+            faults = segment.faults
+        except Unavailable as error:
+            self._unready = error
+            return
+        if faults:
             aside = self._spool / DAMAGED
             aside.mkdir(exist_ok=True)
             segment.path.rename(aside / segment.path.name)
@@ -210,7 +259,7 @@ class Shipper:
                 "segment %s is damaged; what can be read of it was shipped, and it is set aside in %s: %s",
                 segment.name,
                 aside,
-                "; ".join(segment.faults),
+                "; ".join(faults),
             )
         else:
             segment.path.unlink(missing_ok=True)

@@ -101,6 +101,10 @@ class Requests:
         """Forget a request, whether it was done or not."""
         self._path(request).unlink(missing_ok=True)
 
+    def waits(self, request: Request) -> bool:
+        """Whether it is not done, nor withdrawn."""
+        return self._path(request).exists()
+
     def answer(self, request: Request) -> Answer | None:
         """How a request came out, told once; None as long as it is not done."""
         path = self._answers / f"{request.name}{_SUFFIX}"

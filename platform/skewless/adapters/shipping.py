@@ -1,8 +1,9 @@
-"""What a shipper keeps in a prediction log's folder `shipping/`: its lock, its id, and one journal for the log store.
+"""What a shipper keeps in a prediction log's folder `shipping/`: its lock, its id, and a file for each sink.
 
     shipping/lock          locked by the one shipper of the folder as long as it lives
     shipping/id            who it is in the tables of the log store
     shipping/store.json    {"round": 12, "committing": [segments], "taken": [segments]}
+    shipping/stream.json   the numbers of the stream's segments (`stream_sink`)
 
 A round is in the journal, on the disk, before anything of it is committed, so that after a crash it is done again with
 the same segments and under the same number, which the tables know.
@@ -26,6 +27,8 @@ _LOCK = "lock"
 _ID = "id"
 _ID_BYTES = 8
 STORE_JOURNAL = "store.json"
+STREAM_NUMBERS = "stream.json"
+"""The file in which the sink of a stream keeps its numbers."""
 
 
 class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

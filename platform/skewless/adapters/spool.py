@@ -28,6 +28,8 @@ SUFFIX = ".spool"
 SEALED = ".sealed"
 SPOOL = "spool"
 """The folder of segments within a log's folder."""
+PART = "prediction log"
+"""What the log is called where it cannot be written or read."""
 _INCOMING = ".incoming"
 _MAGIC = b"SKEWSPL2"
 _MAGIC_BEFORE = b"SKEWSPL1"
@@ -41,18 +43,14 @@ _HEAD_BYTES = len(_MAGIC) + _MARKER_BYTES
 class SegmentFrames:
     """Payloads of a segment in order, and how many bytes of it are in no frame.
 
-    Bytes behind the last whole frame are what its writer was at when it was read or killed. Any before it are damage.
+    Bytes behind the last whole frame are what its writer was at when it was read or killed. Any before it are damage,
+    as is all of a file whose head is another.
     """
 
     frames: list[bytes]
     lost_bytes: int
     tail_bytes: int
     """Of `lost_bytes`, those behind the last whole frame."""
-
-    @property
-    def is_damaged(self) -> bool:
-        """Whether something between frames cannot be read."""
-        return self.lost_bytes > self.tail_bytes
 
 
 class SpoolFile:
@@ -89,21 +87,26 @@ class SpoolFile:
 
     @classmethod
     def take_over(cls, path: Path) -> "SpoolFile | None":
-        """The open segment that a dead process left behind, locked; None where its writer lives or it is gone."""
+        """The open segment that a dead process left behind, locked; None where its writer lives or it is gone.
+
+        Raises OSError; then it is not locked.
+        """
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking its writer may have sealed it, which leaves no file under this name.
+            if _is_still(path, descriptor):
+                return cls(path, descriptor, os.pread(descriptor, _MARKER_BYTES, len(_MAGIC)))
         except BlockingIOError:
+            pass
+        except OSError:
             os.close(descriptor)
-            return None
-        # Between opening and locking its writer may have sealed it, which leaves no file under this name.
-        if not _is_still(path, descriptor):
-            os.close(descriptor)
-            return None
-        return cls(path, descriptor, os.pread(descriptor, _MARKER_BYTES, len(_MAGIC)))
+            raise
+        os.close(descriptor)
+        return None
 
     @property
     def is_empty(self) -> bool:
@@ -225,7 +228,8 @@ def read_segment(path: Path) -> SegmentFrames:
     if data[: len(_MAGIC_BEFORE)] == _MAGIC_BEFORE:
         return _read_unmarked(data)
     if data[: len(_MAGIC)] != _MAGIC or len(data) < _HEAD_BYTES:
-        return SegmentFrames([], len(data), len(data))
+        # Longer than the head that every file begins with, it once held something, which must not be cut off.
+        return SegmentFrames([], len(data), len(data) if len(data) < _HEAD_BYTES else 0)
     marker = data[len(_MAGIC) : _HEAD_BYTES]
     frames: list[bytes] = []
     position, whole_until, lost_bytes = _HEAD_BYTES, _HEAD_BYTES, 0

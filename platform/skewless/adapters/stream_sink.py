@@ -14,9 +14,10 @@ import msgspec
 
 from skewless.adapters.segment_parts import CutSegment, cut_segment
 from skewless.adapters.segment_sinks import SealedSegment
-from skewless.adapters.segment_stream import SegmentStream, StreamState
-from skewless.durability import sync
-from skewless.errors import InvalidDefinition
+from skewless.adapters.segment_stream import STREAM, SegmentStream, StreamState
+from skewless.adapters.shipping import replace_file
+from skewless.adapters.spool import sealed_segments, segment_name
+from skewless.errors import InvalidDefinition, Unavailable
 from skewless.limits import STREAM_NUMBERS_KEPT, STREAM_PARTS_AT_ONCE
 
 _SOURCE_BYTES = 8
@@ -29,7 +30,7 @@ class StreamSink:
     name = "stream"
 
     def __init__(self, stream: SegmentStream, state_file: Path) -> None:
-        """Raises InvalidDefinition for a state file that is none."""
+        """Raises InvalidDefinition for a state file that is none, and OSError."""
         self._stream = stream
         self._numbers = _Numbers(state_file)
         self._underway: tuple[str, CutSegment, int] | None = None
@@ -47,11 +48,16 @@ class StreamSink:
 
         A segment that is half published goes on from there. After a crash some are published twice.
         """
-        self._numbers.assign([segment.name for segment in segments])
-        for segment in segments:
-            if not self._numbers.is_published(segment.name):
-                self._publish(segment)
-                self._numbers.published(segment.name)
+        try:
+            self._numbers.assign(segments)
+            for segment in segments:
+                if not self._numbers.is_published(segment.name):
+                    self._publish(segment)
+                    self._numbers.published(segment.name)
+        except OSError as error:
+            raise Unavailable(
+                STREAM, f"{error.strerror or error}", hint="check the disk of the prediction log"
+            ) from error
 
     def state(self) -> StreamState:
         """How full the stream is. Raises Unavailable."""
@@ -91,21 +97,21 @@ class _Numbers:
         self._file = file
         self._state = _read(file)
 
-    def assign(self, segments: Sequence[str]) -> None:
+    def assign(self, segments: Sequence[SealedSegment]) -> None:
         """Give each segment its number, the one that it has where it has one. Raises OSError."""
         state = self._state
-        new = [segment for segment in segments if segment not in state.numbers]
+        new = [segment.name for segment in segments if segment.name not in state.numbers]
         if not new:
             return
         numbers = {**state.numbers, **{segment: state.next + index for index, segment in enumerate(new)}}
-        following, spooled = state.next + len(new), set(segments)
+        following, spooled = state.next + len(new), _spooled(segments)
         kept = {
             segment: number
             for segment, number in numbers.items()
             if segment in spooled or number >= following - STREAM_NUMBERS_KEPT
         }
         changed = _State(state.source, following, kept, state.published & kept.keys())
-        _write(self._file, msgspec.json.encode(changed))
+        replace_file(self._file, msgspec.json.encode(changed))
         self._state = changed
 
     def of(self, segment: str) -> tuple[str, int]:
@@ -121,19 +127,17 @@ class _Numbers:
         self._state.published.add(segment)
 
 
+def _spooled(segments: Sequence[SealedSegment]) -> set[str]:
+    """Names of these segments and of those beside them: what another sink still wants comes back after a restart."""
+    folders = {segment.path.parent for segment in segments}
+    beside = {segment_name(path) for folder in folders for path in sealed_segments(folder)}
+    return beside.union(segment.name for segment in segments)
+
+
 def _read(file: Path) -> _State:
     try:
         return msgspec.json.decode(file.read_bytes(), type=_State)
     except FileNotFoundError:
         return _State(secrets.token_hex(_SOURCE_BYTES), 1, {}, set())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidDefinition(f"{file} does not hold the numbers of segments: {error}", hint=_HINT) from error
-
-
-def _write(file: Path, data: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    incoming = file.with_name(f".{file.name}.incoming")
-    incoming.write_bytes(data)
-    sync(incoming)
-    incoming.replace(file)
-    sync(file.parent)

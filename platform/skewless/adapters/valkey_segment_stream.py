@@ -111,9 +111,12 @@ class ValkeySegmentStream:
                 retry_after_s=RETRY_AFTER_S,
                 hint="look after these consumers, or have the group forgotten that nobody reads for any more",
             )
-        self._trim_oldest(entries, used, wanted)
+        trimmed = self._trim_oldest(entries, used, wanted)
+        if groups:  # without one nobody misses anything: whoever joins later begins with what there is
+            self.trimmed += trimmed
 
-    def _trim_oldest(self, entries: int, used: int, wanted: int) -> None:
+    def _trim_oldest(self, entries: int, used: int, wanted: int) -> int:
+        """Have the oldest parts make room; how many did."""
         before = entries
         while entries and used + wanted > self._bytes_max:
             share = (used + wanted - self._bytes_max) / used
@@ -123,7 +126,7 @@ class ValkeySegmentStream:
         while entries and self._begins_within_a_segment():
             self._trim(f"MAXLEN = {entries - 1}")
             entries -= 1
-        self.trimmed += before - entries
+        return before - entries
 
     def _begins_within_a_segment(self) -> bool:
         (reply,) = self._link.ask(("XRANGE", self._key, "-", "+", "COUNT", 1), timeout_s=STREAM_TIMEOUT_S)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -124,13 +124,15 @@ def gc(keep_days: float, logs: tuple[Path, ...], no_log: bool, delete: bool, as_
         raise InvalidRequest("--no-log contradicts --log", path="--no-log", allowed="one of them")
     workspace = Workspace()
     now = system_clock()
-    home_log = {workspace.home.predictions: workspace.settings.log_store_address}
-    folders = {} if no_log else {folder: str(log_store_of(folder)) for folder in logs} or home_log
+    folders = () if no_log else logs or (workspace.home.predictions,)
+    shared = workspace.settings.log_store
     with step("Looking for garbage") as progress, workspace.registry() as registry:
         kept = workspace.artifacts.digests()
         _refuse_foreign_registry(registry, kept)
         routed = registry.referenced_bundles(since=Micros(now - int(keep_days * DAY_US)))
-        referenced = routed | named_fallbacks(workspace.artifacts, routed & frozenset(kept)) | _logged(kept, folders)
+        referenced = (
+            routed | named_fallbacks(workspace.artifacts, routed & frozenset(kept)) | _logged(kept, folders, shared)
+        )
         older_than_s = keep_days * DAY_US / SECOND_US
         if not delete:
             plan = plan_garbage(
@@ -178,12 +180,14 @@ def named_fallbacks(artifacts: ArtifactStore, routed: Iterable[Digest]) -> froze
     return frozenset(found)
 
 
-def _logged(kept: tuple[Digest, ...], logs: Mapping[Path, str]) -> frozenset[Digest]:
-    """`logs` has the address of each log's store by its folder."""
+def _logged(kept: tuple[Digest, ...], folders: Iterable[Path], shared: str | None) -> frozenset[Digest]:
+    """What logs refer to: their spools, the stores in their folders, and the one `shared` store that is configured."""
     referenced: frozenset[Digest] = frozenset()
-    for folder, store in logs.items():
+    for folder in folders:
         try:
-            referenced |= logged_bundles(folder, kept, store=store)
+            # Both: a folder was shipped to its own store until another one was configured.
+            for store in {str(log_store_of(folder)), shared or str(log_store_of(folder))}:
+                referenced |= logged_bundles(folder, kept, store=store)
         except NotFound as error:
             raise NotFound(
                 "prediction log",

@@ -7,7 +7,7 @@ from typing import Any
 
 from skewless.adapters.log_store import open_log_store
 from skewless.adapters.shipper import DAMAGED
-from skewless.adapters.shipper_requests import Requests
+from skewless.adapters.shipper_requests import Request, Requests
 from skewless.adapters.shipping import SHIPPING, STORE_JOURNAL, read_journal, shipper_of
 from skewless.adapters.spool import SEALED, SPOOL, begun_us, open_segments, sealed_segments
 from skewless.errors import Unavailable
@@ -30,7 +30,7 @@ def log_status(folder: Path, store: str) -> dict[str, Any]:
             "damaged": len(list((folder / SPOOL / DAMAGED).glob(f"*{SEALED}"))),
         },
         "rounds": read_journal(folder / SHIPPING / STORE_JOURNAL).round,
-        "requests": [{"request": each.name, "work": str(each.work)} for each in Requests(folder).pending()],
+        "requests": [_request(each) for each in Requests(folder).pending()],
         "store": _store(store),
     }
 
@@ -45,13 +45,24 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         f"oldest begun {segments['oldest_s']:.0f} s ago), {segments['damaged']} damaged"
     )
     for each in status["requests"]:
-        yield f"request   {each['request']} ({each['work']}) waits"
+        of_endpoint = f" of `{each['endpoint']}`" if each["endpoint"] else ""
+        yield f"request   {each['request']} ({each['work']}{of_endpoint}) is pending for {each['age_s']:.0f} s"
     yield f"store     {store['address']}{': ' + store['problem'] if store['problem'] else ''}"
     for table in store["tables"]:
         days = f"{table['first_day']} to {table['last_day']}" if table["files"] else "empty"
         yield (
             f"  {table['path']}: {table['rows']} rows, {table['files']} files, {table['bytes'] / MIB:.1f} MiB, {days}"
         )
+
+
+def _request(request: Request) -> dict[str, Any]:
+    """Without the values of a deletion's keys."""
+    return {
+        "request": request.name,
+        "work": str(request.work),
+        "endpoint": request.endpoint,
+        "age_s": round(max(0.0, time.time() - request.time / SECOND_US), 1),
+    }
 
 
 def _store(address: str) -> dict[str, Any]:

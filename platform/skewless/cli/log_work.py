@@ -12,6 +12,8 @@ from skewless.settings import ShipperSettings, StackSettings, load_settings
 from skewless.stack.shipper import log_hash_key
 
 _POLL_S = 0.1
+_SERVE_S = 1.0
+"""Between two tries of what has to wait, where no shipper runs."""
 
 
 class LogWork:
@@ -66,19 +68,22 @@ class LogWork:
         deadline_s = time.monotonic() + wait_s
         while True:
             if shipper_of(self._folder) is None:
-                self._serve()
+                self._serve(request, deadline_s)
             answer = self._requests.answer(request)
             if answer is not None or time.monotonic() > deadline_s:
                 return answer
             time.sleep(_POLL_S)
 
-    def _serve(self) -> None:
-        """Do here what is asked for; nothing where a shipper has begun meanwhile."""
+    def _serve(self, request: Request, deadline_s: float) -> None:
+        """Do here what is asked for, as far as it can be done in time; nothing where a shipper has begun meanwhile."""
         from skewless.adapters.log_shipping import log_shipping
 
         try:
             with log_shipping(self._settings()) as shipping:
                 shipping.serve()
+                while self._requests.waits(request) and time.monotonic() < deadline_s:
+                    time.sleep(_SERVE_S)
+                    shipping.serve()
         except Conflict:
             return
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.canonical_json import Digest
-from skewless.column_table import ColumnLayout, ColumnTable
+from skewless.column_table import ColumnLayout, ColumnTable, layout_of
 from skewless.dtypes import ELEMENTS, TABLE, Column, Dtype, array_of
 from skewless.errors import InvalidDefinition
 from skewless.features.frame import FeatureFrame, Lines
@@ -25,7 +25,8 @@ from skewless.serving.log_privacy import LogPrivacy
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch
 
 __all__ = [
-    "AnsweredBlock", "LoggedEntry", "LoggedRequest", "block", "blocks", "decode", "encode", "groups", "logged_rows",
+    "AnsweredBlock", "LaterFormat", "LoggedEntry", "LoggedRequest", "block", "blocks", "decode", "encode", "groups",
+    "logged_rows",
 ]  # fmt: skip
 FORMAT = 4
 FORMATS = (1, 2, 3, FORMAT)
@@ -34,6 +35,10 @@ kept in tables of one dtype, none knew callers. Spool files of an older gateway 
 
 LoggedEntry = AnsweredBlock | tuple[Outcome, ...] | TallyBatch
 """What one frame of the log holds."""
+
+
+class LaterFormat(InvalidDefinition):
+    """A frame is of a later version than this one: it is whole, and who is upgraded can read it."""
 
 
 def groups(entries: Sequence[LogEntry]) -> list[list[LogEntry]]:
@@ -92,15 +97,11 @@ def encode(entry: LoggedEntry) -> bytes:
 def decode(frame: bytes) -> LoggedEntry:
     """The inverse of `encode`; a frame of an older format becomes a block of one request.
 
-    Raises InvalidDefinition for what is no such document.
+    Raises LaterFormat for what a later version wrote, and InvalidDefinition for what is no such document.
     """
     try:
         document = _DECODER.decode(frame)
-        if document.format not in FORMATS:
-            raise InvalidDefinition(
-                f"log entries of format {document.format} cannot be read; known: {', '.join(map(str, FORMATS))}",
-                hint="read the log with the version that wrote it, or with a later one",
-            )
+        _refuse_unknown(document.format)
         if document.block is not None:
             return _block(document.block)
         if document.batch is not None:
@@ -110,8 +111,27 @@ def decode(frame: bytes) -> LoggedEntry:
         if document.outcomes is not None:
             return tuple(Outcome(*row) for row in document.outcomes)
     except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        # Asked only now, and of the number alone: a later version may have changed the shape of all else.
+        _refuse_unknown(_format_of(frame))
         raise InvalidDefinition(f"this is not a log entry: {error!r}") from error
     raise InvalidDefinition("this is not a log entry: it has no rows of any kind")
+
+
+def _refuse_unknown(format_: int) -> None:
+    if format_ in FORMATS:
+        return
+    raise (LaterFormat if format_ > FORMAT else InvalidDefinition)(
+        f"log entries of format {format_} cannot be read; known: {', '.join(map(str, FORMATS))}",
+        hint="read the log with the version of skewless that its gateways run",
+    )
+
+
+def _format_of(frame: bytes) -> int:
+    """What a frame says of itself; this version's own where it says nothing."""
+    try:
+        return _STAMP_DECODER.decode(frame).format
+    except (msgspec.DecodeError, ValueError):
+        return FORMAT
 
 
 # --- which batches make one block ------------------------------------------------------------------------------------
@@ -142,16 +162,10 @@ def _layout_of(batch: AnsweredBatch) -> object:
         batch.tensor.shape[1],
         tuple([(name, values.shape[1]) for name, values in batch.outputs.items()]),
         tuple(batch.key_names),
-        _layout(batch.given),
-        _layout(batch.frame.columns),
+        layout_of(batch.given),
+        layout_of(batch.frame.columns),
         batch.marks,
     )
-
-
-def _layout(columns: Mapping[str, Column]) -> ColumnLayout:
-    if isinstance(columns, ColumnTable):
-        return columns.layout
-    return ColumnLayout.of([(name, column.dtype) for name, column in columns.items()])
 
 
 def _same_names(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -205,8 +219,15 @@ class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request, of formats 1 to 3."""
 
 
+class _Stamp(msgspec.Struct, frozen=True):
+    """What documents of every format have."""
+
+    format: int
+
+
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(_Document)
+_STAMP_DECODER = msgspec.msgpack.Decoder(_Stamp)
 
 
 def _plain_outcome(outcome: Outcome) -> list[Any]:

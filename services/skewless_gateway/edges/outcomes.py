@@ -10,7 +10,7 @@ from typing import Any
 
 import uuid_utils
 
-from skewless.errors import Forbidden, InvalidRequest, LimitExceeded, Overloaded, SkewlessError, Unavailable
+from skewless.errors import Forbidden, InvalidRequest, LimitExceeded, Overloaded, SkewlessError
 from skewless.limits import (
     OUTCOME_CHUNK,
     OUTCOME_LINE_BYTES_MAX,
@@ -79,6 +79,18 @@ class OutcomesEdge:
     async def _take(self, request: HttpRequest, head: RequestHead) -> dict[str, Any]:
         """Read lines and keep them, a chunk at a time; nothing is read on while a chunk is being kept."""
         taken = TakenLines(head.request_id)
+        try:
+            await self._take_lines(request, head, taken)
+        except SkewlessError as error:
+            # Whatever ends it, the caller is told from where to go on.
+            kept = f"{taken.accepted} outcomes before line {taken.next_line} are kept"
+            error.hint = f"{error.hint}; {kept}" if error.hint else kept
+            raise
+        if not taken.lines:
+            raise InvalidRequest("the body has no outcome", path="$", allowed="one JSON object on each line")
+        return taken.told()
+
+    async def _take_lines(self, request: HttpRequest, head: RequestHead, taken: "TakenLines") -> None:
         cutter, lines = LineCutter(), list[tuple[int, bytes | None]]()
         async for piece in bounded(request.stream()):
             for line in cutter.feed(piece):
@@ -88,9 +100,6 @@ class OutcomesEdge:
                     lines.clear()
         lines += cutter.finish()
         await self._keep_lines(lines, head, taken)
-        if not taken.lines:
-            raise InvalidRequest("the body has no outcome", path="$", allowed="one JSON object on each line")
-        return taken.told()
 
     async def _keep_lines(self, lines: list[tuple[int, bytes | None]], head: RequestHead, taken: "TakenLines") -> None:
         reader = self._reader(head)
@@ -100,14 +109,10 @@ class OutcomesEdge:
                 outcomes.append(reader.read(_parsed(line), "$"))
             except SkewlessError as error:
                 taken.refuse(number, error)
-        try:
-            await self._keep(outcomes, head.caller)
-        except Unavailable as error:
-            error.hint = f"{error.hint}; {taken.accepted} outcomes before line {lines[0][0]} are kept".removeprefix(
-                "; "
-            )
-            raise
+        await self._keep(outcomes, head.caller)
         taken.accepted += len(outcomes)
+        if lines:
+            taken.next_line = lines[-1][0] + 1
         await asyncio.sleep(0)  # other requests have their turn, however fast lines come
 
     async def _keep(self, outcomes: list[Outcome], caller: Caller) -> None:
@@ -133,6 +138,8 @@ class TakenLines:
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
         self.accepted = 0
+        self.next_line = 1
+        """The first one that is neither kept nor refused yet."""
         self._refused = 0
         self._errors: list[dict[str, Any]] = []
 
