@@ -4,14 +4,12 @@ A step is whatever CPython announces to audit hooks with a path of the store: op
 The process under test is a fork, so that a kill costs a millisecond. Writes how many steps there were.
 """
 
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from harness.artifacts import content
+from harness.killed_forks import forked
 from skewless.adapters.folder_artifact_store import FolderArtifactStore
 from skewless.canonical_json import Digest
 
@@ -23,7 +21,7 @@ def main(act: str, root: Path, built: Path, made: Digest) -> int:
         store = FolderArtifactStore(root / str(step))
         if act == "discard":
             store.put(built, made)
-        if _run_and_kill(step, lambda store=store: _act(act, store, built, made), root):  # type: ignore[misc]  # bound now
+        if forked(lambda store=store: _act(act, store, built, made), root=root, kill_at=step):  # type: ignore[misc]  # bound now
             return step
         _check(store, built, made)
         step += 1
@@ -47,34 +45,6 @@ def _check(store: FolderArtifactStore, built: Path, made: Digest) -> None:
     store.put(built, made)
     assert content(store.open(made)) == content(built)
     assert [path.name for path in store.root.iterdir()] == [made]
-
-
-def _run_and_kill(step: int, act: Callable[[], None], root: Path) -> bool:
-    """Whether a forked process ended by itself, and was not killed at the given step."""
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def hook(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            if any(isinstance(each, str | Path) and str(each).startswith(str(root)) for each in arguments):
-                if seen == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                seen += 1
-
-        sys.addaudithook(hook)
-        status = 1
-        try:
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    assert os.WEXITSTATUS(status) == 0, "the process failed, and its trace is above"
-    return True
 
 
 def _now() -> int:

@@ -7,17 +7,13 @@ The shippers are forks of a process that never uses the store itself, so that a 
 Writes how many steps, or kills, there were.
 """
 
-import os
 import random
 import shutil
-import signal
 import sys
-import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
+from harness.killed_forks import forked
 from harness.stored_logs import an_outcome, answers, stored_ids, write_segment
 from skewless.adapters.log_shipping import log_shipping
 from skewless.adapters.log_store import open_log_store
@@ -43,10 +39,10 @@ def kill_at_steps(root: Path, every: int) -> int:
     while True:
         folder = root / str(step)
         shutil.copytree(pattern, folder)
-        if _forked(lambda folder=folder: _ship(folder), kill_at=step, root=folder):  # type: ignore[misc]  # bound now
-            assert _forked(lambda folder=folder: _check(folder, wanted), root=folder)  # type: ignore[misc]  # as above
+        if forked(lambda folder=folder: _ship(folder), kill_at=step, root=folder):  # type: ignore[misc]  # bound now
+            assert forked(lambda folder=folder: _check(folder, wanted), root=folder)  # type: ignore[misc]  # as above
             return step
-        assert _forked(lambda folder=folder: _go_on(folder, wanted), root=folder)  # type: ignore[misc]  # as above
+        assert forked(lambda folder=folder: _go_on(folder, wanted), root=folder)  # type: ignore[misc]  # as above
         shutil.rmtree(folder)
         step += every
 
@@ -62,14 +58,14 @@ def kill_at_moments(root: Path, seed: int) -> int:
             _add_segments(root, ids)
             before = SEGMENTS
         # From before it has begun to after some of its rounds, each of which is a commit to two tables.
-        is_killed = not _forked(lambda: _ship_one_by_one(root), kill_after_s=longest_s * random_.uniform(0.1, 1.0))
+        is_killed = not forked(lambda: _ship_one_by_one(root), kill_after_s=longest_s * random_.uniform(0.1, 1.0))
         after = len(sealed_segments(root / SPOOL)) + len(open_segments(root / SPOOL))
         kills += is_killed and after < before
         # However fast the machine is, some kills come before the first round ends and some between two rounds.
         longest_s *= 1.5 if after == before else 0.7 if not is_killed else 1.0
         before = after
     wanted = {kind: sorted(listed) for kind, listed in ids.items()}
-    assert _forked(lambda: _check_rows(root, wanted))
+    assert forked(lambda: _check_rows(root, wanted))
     return kills
 
 
@@ -119,42 +115,6 @@ def _check_rows(folder: Path, wanted: dict[str, list[str]]) -> None:
     store = open_log_store(str(folder / "store"))
     for kind, ids in wanted.items():
         assert stored_ids(store, kind) == ids, f"{kind}: {Counter(stored_ids(store, kind)) - Counter(ids)}"
-
-
-def _forked(
-    act: Callable[[], None], *, root: Path | None = None, kill_at: int = -1, kill_after_s: float | None = None
-) -> bool:
-    """Whether a forked process did something to its end, and was not killed at a step of it or after a time."""
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def hook(_event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            if any(isinstance(each, str | Path) and str(each).startswith(str(root)) for each in arguments):
-                if seen == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                seen += 1
-
-        if kill_at >= 0:
-            sys.addaudithook(hook)
-        status = 1
-        try:
-            act()
-            status = 0
-        except Exception:  # noqa: BLE001  # a process ends here, and says why
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return False
-    assert os.WEXITSTATUS(status) == 0, "the process failed, and its trace is above"
-    return True
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from skewless.adapters.entity_deletion import Entity, delete_entity
 from skewless.adapters.log_store import LogStore, open_log_store
 from skewless.adapters.log_store_sink import LogStoreSink
 from skewless.adapters.log_upkeep import Compacted, Failures, Retention, compact_once, drop_damaged, retain
-from skewless.adapters.shipper import Shipper, Supply
+from skewless.adapters.shipper import Shipper, Supply, pause_s
 from skewless.adapters.shipper_requests import Answer, Request, Requests, Work
 from skewless.adapters.shipping import SHIPPING, STREAM_NUMBERS, only_shipper
 from skewless.adapters.spool import SPOOL, begun_us, open_segments
 from skewless.errors import Conflict, InvalidRequest, NotFound, SkewlessError, Unavailable
-from skewless.limits import LOG_REPLACED_KEPT_S, LOG_SINK_RETRY_S, LOG_SINK_RETRY_S_MAX, LOG_UNNAMED_AGE_S
+from skewless.limits import LOG_REPLACED_KEPT_S, LOG_UNNAMED_AGE_S
 from skewless.serving.log_privacy import LogPrivacy
 from skewless.settings import ShipperSettings
 from skewless.timestamps import Micros
@@ -63,9 +63,7 @@ class _Deferred:
     def failed(self, request: Request, error: SkewlessError | OSError) -> None:
         """Leave it alone for a while, as a sink."""
         self.failing += 1
-        self.retry_at_s = time.monotonic() + min(
-            LOG_SINK_RETRY_S_MAX, LOG_SINK_RETRY_S * 2.0 ** min(self.failing - 1, 16)
-        )
+        self.retry_at_s = time.monotonic() + pause_s(self.failing)
         if self.problem != str(error):
             _LOGGER.warning("the deletion %s waits, and is tried again: %s", request.name, error)
         self.problem = str(error)

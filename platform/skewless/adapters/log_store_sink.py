@@ -1,12 +1,12 @@
 """The sink that commits sealed segments to the log store, each exactly once, in rounds that a journal remembers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from skewless.adapters.log_files import PART
 from skewless.adapters.log_store import LogStore
 from skewless.adapters.log_tables import LogTable
-from skewless.adapters.segment_sinks import SealedSegment
+from skewless.adapters.segment_sinks import SealedSegment, cut
 from skewless.adapters.shipping import (
     SHIPPING,
     STORE_JOURNAL,
@@ -50,7 +50,7 @@ class LogStoreSink:
         try:
             self._finish()
             taken = set(self._journal.taken)
-            for some in self._rounds([each for each in segments if each.name not in taken]):
+            for some in cut([each for each in segments if each.name not in taken], self._round_bytes):
                 names = tuple(each.name for each in some)
                 self._write(Journal(self._journal.round + 1, names, self._journal.taken))
                 self._commit(some)
@@ -81,16 +81,3 @@ class LogStoreSink:
     def _write(self, journal: Journal) -> None:
         write_journal(self._file, journal)
         self._journal = journal
-
-    def _rounds(self, segments: Sequence[SealedSegment]) -> Iterator[list[SealedSegment]]:
-        some: list[SealedSegment] = []
-        size = 0
-        for segment in segments:
-            bytes_ = segment.path.stat().st_size
-            if some and size + bytes_ > self._round_bytes:
-                yield some
-                some, size = [], 0
-            some.append(segment)
-            size += bytes_
-        if some:
-            yield some

@@ -1,7 +1,7 @@
 """Who takes sealed segments of the prediction log: the port of sinks, and what they are given."""
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -59,6 +59,11 @@ class SealedSegment:
         assert self._faults is not None, "it was read"
         return tables_of(self.name, entries, self._faults)
 
+    @property
+    def size(self) -> int:
+        """Bytes of its file; 0 where somebody has taken it away."""
+        return file_size(self.path)
+
     def forget(self) -> None:
         """Give up the memory of what was read."""
         self._entries = None
@@ -87,6 +92,29 @@ class SealedSegment:
                 ) from error
             faults.append(reason)
             return None
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file; 0 where it is gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def cut(segments: Iterable[SealedSegment], bytes_max: int) -> Iterator[list[SealedSegment]]:
+    """Segments in order, as many at a time as have `bytes_max` together, or one larger one."""
+    some: list[SealedSegment] = []
+    size = 0
+    for segment in segments:
+        bytes_ = segment.size
+        if some and size + bytes_ > bytes_max:
+            yield some
+            some, size = [], 0
+        some.append(segment)
+        size += bytes_
+    if some:
+        yield some
 
 
 def entries_of(segment: str, frames: Sequence[bytes], faults: list[str]) -> list[LoggedEntry]:

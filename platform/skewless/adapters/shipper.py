@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skewless.adapters.segment_sinks import SealedSegment, SegmentSink
+from skewless.adapters.segment_sinks import SealedSegment, SegmentSink, cut, file_size
 from skewless.adapters.spool import SPOOL, SpoolFile, begun_us, open_segments, read_segment, sealed_segments
 from skewless.errors import Unavailable
 from skewless.limits import LOG_SINK_RETRY_S, LOG_SINK_RETRY_S_MAX
@@ -23,6 +23,11 @@ from skewless.timestamps import SECOND_US
 DAMAGED = "damaged"
 """The folder, beside the segments, of those that something of could not be read."""
 _LOGGER = logging.getLogger(__name__)
+
+
+def pause_s(failing: int) -> float:
+    """Seconds to leave alone what has failed `failing` times in a row; doubles up to a bound."""
+    return min(LOG_SINK_RETRY_S_MAX, LOG_SINK_RETRY_S * 2.0 ** min(failing - 1, 16))
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ class Supply:
         """Leave it alone for a while."""
         self.failures += 1
         self.failing += 1
-        self.retry_at_s = now_s + min(LOG_SINK_RETRY_S_MAX, LOG_SINK_RETRY_S * 2.0 ** min(self.failing - 1, 16))
+        self.retry_at_s = now_s + pause_s(self.failing)
         if self.problem != error.message:
             _LOGGER.warning("segments wait for the sink `%s`: %s", self.sink.name, error)
         self.problem = error.message
@@ -139,7 +144,7 @@ class Shipper:
         """What lies in the folder now."""
         paths = sealed_segments(self._spool)
         oldest_s = max(0.0, time.time() - begun_us(paths[0]) / SECOND_US) if paths else 0.0
-        return Waiting(len(paths), sum(map(_size, paths)), oldest_s)
+        return Waiting(len(paths), sum(map(file_size, paths)), oldest_s)
 
     def begun_before(self, moment: int) -> int:
         """Segments, sealed or being written, that were begun until a moment (µs) and are not with every sink."""
@@ -191,7 +196,7 @@ class Shipper:
         now_s = self._clock()
         for supply in self._supplies:
             supply.taken &= names
-            waiting = sum(_size(each.path) for each in segments if each.name not in supply.taken)
+            waiting = sum(each.size for each in segments if each.name not in supply.taken)
             if not waiting:
                 supply.waiting_since_s = None
             elif supply.is_due(waiting, now_s) or at_once:
@@ -205,7 +210,7 @@ class Shipper:
         if not wanted:
             # What every sink had taken when an earlier process ended is still to be removed.
             self._remove(segments)
-        for some in _cut(wanted, self._batch_bytes):
+        for some in cut(wanted, self._batch_bytes):
             yield [(supply, [each for each in some if each.name not in supply.taken]) for supply in due]
             for each in some:
                 each.forget()
@@ -264,24 +269,3 @@ class Shipper:
         else:
             segment.path.unlink(missing_ok=True)
             self.counts.removed += 1
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _cut(segments: Iterable[SealedSegment], bytes_max: int) -> Iterator[list[SealedSegment]]:
-    some: list[SealedSegment] = []
-    size = 0
-    for segment in segments:
-        bytes_ = _size(segment.path)
-        if some and size + bytes_ > bytes_max:
-            yield some
-            some, size = [], 0
-        some.append(segment)
-        size += bytes_
-    if some:
-        yield some
