@@ -1,5 +1,6 @@
 """Where and with what a benchmark ran: enough to judge a number, nothing that names the machine."""
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -49,6 +50,16 @@ def contention() -> float:
         sum(range(20_000))
         times.append(time.perf_counter_ns() - before)
     return sum(times) / len(times) / min(times)
+
+
+def pss_mib(pid: int) -> float:
+    """Memory of a process and all that it started, shared pages by their share, in MiB."""
+    root = psutil.Process(pid)
+    total = 0
+    for each in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += each.memory_full_info().pss
+    return total / 2**20
 
 
 def commit() -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.textbook.transform import CATEGORIES, Groups
 from skewless.adapters.onnx_runtime import OnnxModel
 from skewless.adapters.redis_blocking_store import BlockingRedisOnlineStore
 from skewless.adapters.sklearn_trainer import train
@@ -34,8 +35,6 @@ if TYPE_CHECKING:  # it imports Feast, which the transform alone does not need
     from bench.read_store import ReadStore
 
 QUANTITY = RequestField("quantity", Dtype.FLOAT32, nullable=True)
-CATEGORIES = tuple(f"category {number}" for number in range(16))
-"""Of 500 that occur; the others are encoded as none of these."""
 ZONE = "UTC"
 LABELS = BinaryLabels("no", "yes")
 DRAWS, DRAW_ROWS = 4, 1_000
@@ -43,20 +42,6 @@ GOLDEN_ROWS = 64
 TIMEOUT_S = 30.0
 _SEED = 20_24
 _NUMBERS = (Dtype.FLOAT32, Dtype.FLOAT64)
-
-
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """Columns by what the transform does with them, each in the contract's order; outputs come in this order too."""
-
-    numbers: tuple[str, ...]
-    """Imputed with the median and standardised."""
-    counts: tuple[str, ...]
-    """Imputed with 0 and standardised."""
-    flags: tuple[str, ...]
-    words: tuple[str, ...]
-    moments: tuple[str, ...]
-    """Only the hour of the day is taken; -1 where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +135,23 @@ def train_bundle(store: "ReadStore", folder: Path, progress: Callable[[str], Non
     )
     digest = write_bundle(content, folder)
     return Trained(load_bundle(folder, digest), groups, columns, rows)
+
+
+def variant_of(bundle: Bundle, number: int, folder: Path) -> Bundle:
+    """A bundle with another digest, and everything else the same."""
+    content = BundleContent(
+        name=bundle.name,
+        contract=bundle.contract,
+        transform=bundle.transform,
+        model=bundle.read_model(),
+        signature=bundle.signature,
+        serving=bundle.serving,
+        post=bundle.post,
+        baseline=bundle.baseline,
+        golden=bundle.golden,
+        provenance={**bundle.provenance, "variant": number},
+    )
+    return load_bundle(folder, write_bundle(content, folder))
 
 
 def _training_rows(

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import joblib  # type: ignore[import-untyped]  # it ships no types
+import psutil
 
 from bench.environment import ROOT
 from bench.gateway_floor import FloorRequest
-from bench.gateway_model import Trained, entities_of, given_columns, read_columns, train_bundle
+from bench.gateway_model import Trained, entities_of, given_columns, read_columns, train_bundle, variant_of
 from bench.load_http import Connection, body_of, request_bytes, status_of
 from bench.read_store import SERVICE, ReadStore, build, spread
-from bench.textbook.pipeline import frame_of, make_transform, typed
+from bench.textbook.pipeline import frame_of
+from bench.textbook.transform import make_transform, typed
 from bench.wire_floor import words_of
 from skewless.adapters.feast_repository import Connections, FeatureRepository
 from skewless.adapters.folder_artifact_store import FolderArtifactStore
@@ -50,7 +52,7 @@ HTTP, GRPC, SHARED_MEMORY, IN_PROCESS = WAYS = ("http", "grpc", "shm", "in-proce
 FEATURES = 40
 READY_TIMEOUT_S = 180.0
 """The textbook's imports take 10 s of a core; two workers of it on a busy machine a minute and more."""
-PREPARED = {1: 256, 10: 64, 100: 16, 500: 4}
+PREPARED = {1: 256, 10: 64, 100: 16, 500: 4, 1_000: 2}
 """Different requests by their rows; more would only cost memory, fewer would flatter caches."""
 _POLL_S = 0.05
 _SETTINGS_OF = """
@@ -87,8 +89,9 @@ class Served:
 class GatewayStack:
     """Valkey and Triton with everything that predictions need; gateways and the textbook service are started on it."""
 
-    def __init__(self, folder: Path, progress: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, progress: Callable[[str], None], *, features: int = FEATURES) -> None:
         self._folder = folder
+        self._features = features
         self._logs = folder / "logs"
         self._progress = progress
         self._processes: list[RunningProcess] = []
@@ -110,7 +113,7 @@ class GatewayStack:
         """Start Valkey and Triton, write features, train the model, register it and make it live."""
         self.pids["Valkey"] = self.start(valkey_spec(port=self.valkey_port, data=self._folder / "v", logs=self._logs))
         self._progress("writing features")
-        self.store = build(spread(FEATURES), self._folder, self.valkey_port)
+        self.store = build(spread(self._features), self._folder, self.valkey_port)
         self.trained = train_bundle(self.store, self._folder / "bundle", self._progress)
         bundle = self.trained.bundle
         FolderArtifactStore(self._folder / "artifacts").put(bundle.folder, bundle.digest)
@@ -140,6 +143,16 @@ class GatewayStack:
                 raise StackFailed(f"{spec.name} does not come up:\n{tail(spec.log_file)}", hint="run `skewless doctor`")
             time.sleep(_POLL_S)
         return process.pid
+
+    def stop(self, pid: int) -> None:
+        """Stop a process that was started on the stack, and all that it started, in whatever session they are."""
+        process = next(each for each in self._processes if each.pid == pid)
+        family = psutil.Process(pid).children(recursive=True)
+        process.stop()
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        self._processes.remove(process)
 
     @property
     def folder(self) -> Path:
@@ -220,6 +233,23 @@ class GatewayStack:
         """Bodies of requests of so many rows, for gateway and textbook alike."""
         return tuple(_body(entities_of(self.store, rows, draw), rows) for draw in range(PREPARED[rows]))
 
+    def add_variant(self, number: int) -> Digest:
+        """Another bundle, which differs from the first one in its provenance alone, for models that run in gateways."""
+        bundle = variant_of(self.trained.bundle, number, self._folder / f"bundle-{number}")
+        FolderArtifactStore(self._folder / "artifacts").put(bundle.folder, bundle.digest)
+        with contextlib.closing(self.registry()) as registry:
+            registry.register_bundle(BundleRecord.of(bundle, artifact=bundle.digest, created_time=Micros(0)))
+        return bundle.digest
+
+    def add_endpoint(self, name: str, bundle: Digest) -> None:
+        """Another endpoint with a live bundle."""
+        with contextlib.closing(self.registry()) as registry:
+            registry.create_endpoint(name, description="", bundle=bundle, actor="bench", reason="to measure")
+
+    def registry(self) -> Registry:
+        """The registry of all gateways, to be closed."""
+        return Registry(engine(self._database))
+
     def floor_requests(self, rows: int) -> tuple[FloorRequest, ...]:
         """What the same requests read and send to the model, in the same order."""
         store = BlockingRedisOnlineStore(f"redis://{LOOPBACK}:{self.valkey_port}")
@@ -271,9 +301,9 @@ class GatewayStack:
 
 
 @contextlib.contextmanager
-def gateway_stack(folder: Path, progress: Callable[[str], None]) -> Iterator[GatewayStack]:
-    """The stack, opened; everything that was started on it is stopped on leaving."""
-    stack = GatewayStack(folder, progress)
+def gateway_stack(folder: Path, progress: Callable[[str], None], *, features: int = FEATURES) -> Iterator[GatewayStack]:
+    """The stack with so many features, opened; everything that was started on it is stopped on leaving."""
+    stack = GatewayStack(folder, progress, features=features)
     try:
         stack.open()
         yield stack

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
-from bench.textbook.pipeline import typed
+from bench.textbook.transform import typed
 
 
 class Settings(BaseSettings):

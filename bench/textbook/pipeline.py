@@ -1,41 +1,11 @@
-"""The transform as a scikit-learn pipeline over the data frame that Feast's SDK gives."""
+"""Rows as the data frame that Feast's SDK would give of them, to fit the textbook's transform on."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from bench.gateway_model import CATEGORIES, Groups
 from skewless.dtypes import Column, Dtype, to_python
-
-
-def make_transform(groups: Groups) -> Any:
-    """An unfitted ColumnTransformer with one step for each group of columns."""
-    words = [np.array(CATEGORIES, dtype=object) for _ in groups.words]
-    return ColumnTransformer(
-        [
-            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), list(groups.numbers)),
-            ("counts", make_pipeline(_constant(0.0), StandardScaler()), list(groups.counts)),
-            ("flags", _constant(0.0), list(groups.flags)),
-            (
-                "words",
-                OneHotEncoder(categories=words, handle_unknown="ignore", sparse_output=False),
-                list(groups.words),
-            ),
-            ("moments", FunctionTransformer(hour_of_day), list(groups.moments)),
-        ]
-    )
-
-
-def typed(frame: pd.DataFrame, groups: Groups) -> pd.DataFrame:
-    """The frame with numbers as float64 and NaN for null, whatever objects Feast made of nulls."""
-    return frame.astype(dict.fromkeys((*groups.numbers, *groups.counts, *groups.flags), "float64"))
 
 
 def frame_of(columns: Mapping[str, Column]) -> pd.DataFrame:
@@ -45,13 +15,3 @@ def frame_of(columns: Mapping[str, Column]) -> pd.DataFrame:
         if column.dtype is Dtype.TIMESTAMP:
             series[name] = pd.to_datetime(series[name], unit="us", utc=True)
     return pd.DataFrame(series)
-
-
-def hour_of_day(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """The hour of each moment, -1 where it is unknown."""
-    hours = [pd.to_datetime(frame[name], utc=True).dt.hour for name in frame]
-    return np.column_stack([each.fillna(-1.0).to_numpy(np.float64) for each in hours])
-
-
-def _constant(value: float) -> SimpleImputer:
-    return SimpleImputer(strategy="constant", fill_value=value)

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from bench.gateway_goals import FLOOR, GATEWAY, IN_PROCESS_GATEWAY, TEXTBOOK, goals
-from bench.gateway_model import CATEGORIES, QUANTITY, groups_of, transform_of
+from bench.gateway_model import QUANTITY, groups_of, transform_of
 from bench.gateway_plots import gateway_plots
 from bench.load_block import LoadBlock
 from bench.load_timing import SERVED, timing_of_load
 from bench.measure import Timing
 from bench.report import Case, SuiteResult, read, write
 from bench.tables import suite_tables
-from bench.textbook.pipeline import frame_of, make_transform, typed
+from bench.textbook.pipeline import frame_of
+from bench.textbook.transform import CATEGORIES, make_transform, typed
 from skewless.canonical_json import digest
 from skewless.dtypes import Dtype, column_of
 from skewless.features.contract import FeatureContract, FeatureField, JoinKey, ViewRead
