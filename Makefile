@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 export PYTHON
 
-.PHONY: help setup fmt lint typecheck check test unit integration e2e bits kserve-client simulate overload cross-talk fuzz endurance crashes calibration bench bench-compare demo up down doctor lock clean
+.PHONY: help setup fmt lint typecheck check test unit integration e2e bits kserve-client simulate overload cross-talk examples fuzz endurance crashes calibration bench bench-compare demo up down doctor lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ overload: $(INSTALLED) ## Flood a gateway with five times what it can answer, at
 cross-talk: $(INSTALLED) ## Ask 100,000 mixed requests at once and compute every answer again (REQUESTS=…)
 	@SKEWLESS_TEST_CROSS_TALK=$${REQUESTS:-100000} $(BIN)/pytest tests/integration/test_cross_talk.py $(ARGS)
 
+examples: $(INSTALLED) ## Try property-based tests with far more examples than `make test` (TIMES=10)
+	@SKEWLESS_TEST_EXAMPLES=$${TIMES:-10} $(BIN)/pytest $(PARALLEL) tests/unit $(ARGS)
+
 fuzz: $(INSTALLED) ## Send a gateway what no client should, at length (ATTEMPTS=50000, SEED=6)
 	@SKEWLESS_TEST_FUZZ=$${ATTEMPTS:-50000} SKEWLESS_TEST_FUZZ_SEED=$${SEED:-6} SKEWLESS_TEST_SCHEMATHESIS=100 \
 		$(BIN)/pytest tests/integration/test_http_fuzz.py tests/integration/test_schemathesis.py $(ARGS)
@@ -77,7 +80,9 @@ endurance: $(INSTALLED) ## Ask a gateway a million mixed requests and see that i
 
 crashes: $(INSTALLED) ## Kill gateways, shipper, Valkey and a consumer at random for long (SECONDS_EACH=600, SEED=…)
 	@SKEWLESS_TEST_CRASHES_S=$${SECONDS_EACH:-600} SKEWLESS_TEST_CRASHES_SEED=$${SEED:-7} \
-		$(BIN)/pytest -s tests/integration/test_log_crashes.py $(ARGS)
+		SKEWLESS_TEST_REGISTRY_DEATHS=40 SKEWLESS_TEST_SHIPPER_STEPS=1 $(BIN)/pytest -s \
+		tests/integration/test_log_crashes.py tests/integration/test_registry_crashes.py \
+		tests/integration/test_shipper_crashes.py $(ARGS)
 
 calibration: $(INSTALLED) ## Simulate the drift detector at length: false alarms and delays (WORLDS=16)
 	@$(BIN)/python -m bench.drift_calibration run --worlds $${WORLDS:-16} $(ARGS)
@@ -109,10 +114,12 @@ lock: $(INSTALLED) ## Resolve dependencies again, keeping pins that still fit (A
 		--output-file services/skewless_gateway/requirements.lock
 	@$(COMPILE) $(ARGS) pyproject.toml --extra log --extra kafka --extra s3 --group build --constraints requirements.lock \
 		--output-file services/skewless_shipper/requirements.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra monitor --extra training --extra kafka --extra s3 --extra postgres --group build \
+		--constraints requirements.lock --output-file monitoring/skewless_monitor/requirements.lock
 	@$(COMPILE) $(ARGS) --group triton --constraints requirements.lock \
 		--output-file services/skewless_triton/requirements.lock
 
 clean: ## Stop the stack and remove everything that was installed or made
 	@if [ -x $(BIN)/skewless ] && [ -e .skewless/stack.json ]; then $(BIN)/skewless down; fi
-	@rm -rf .skewless .venv .venv-other .kserve .boot dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .skewless .venv .venv-other .kserve .peers .boot dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -180,6 +180,7 @@ def _fixed(
         "rung": _constant("normal", rows),
         "request_id": _texts_of(_HEX[random.integers(0, 16, size=(rows, 32), dtype=np.uint8)]),
         "caller": _constant("key:shop", rows),
+        "sampled": pa.nulls(rows, pa.string()),
         "row": pa.array(np.zeros(rows, dtype=np.int32)),
         "label": labels,
         "probability": pa.array(probability),

@@ -17,6 +17,9 @@ SUITES = {
     "point-in-time": "bench.point_in_time",
     "gateway": "bench.gateway",
     "log": "bench.log",
+    "monitor": "bench.monitor",
+    "peers": "bench.peers.suite",
+    "scaling": "bench.scaling",
 }
 """Modules with `run(options: Options) -> SuiteResult`, imported only to run."""
 

@@ -4,7 +4,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from skewless.registry.database import migrating
-from skewless.registry.tables import Base
+from skewless.registry.schema import Base
 
 
 def _url() -> str:

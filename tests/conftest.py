@@ -10,6 +10,8 @@ from pathlib import Path
 import prometheus_client  # noqa: F401
 import pytest
 
+from harness.command_forks import CommandForks, running_command_forks
+from harness.examples import load_profile
 from harness.postgres import PostgresServer, running_postgres
 from harness.servers import TritonServer, ValkeyServer, running_triton, running_valkey
 from skewless.registry import database
@@ -17,6 +19,12 @@ from skewless.registry import database
 # A worker of a parallel run has a main module without a file, which Feast's dill takes for somebody's keyboard: it then
 # looks for the source of functions in a history of typed lines.
 sys.modules["__main__"].__dict__.setdefault("__file__", pytest.__file__)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker collects every file, some of which import Feast: by its adapter, that costs half as much.
+    import skewless.adapters.feast_import  # noqa: F401
+
+load_profile()
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +46,13 @@ def postgres_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL. Tests share it: make databases of your own."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def command_forks() -> Iterator[CommandForks]:
+    """Runs commands of `skewless` as processes that need not import Feast first."""
+    with running_command_forks() as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")

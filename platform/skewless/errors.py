@@ -101,6 +101,12 @@ class Rejected(SkewlessError):
         self.path = path
 
 
+class BatchRefused(SkewlessError):
+    """A batch of feature rows does not pass its view's quality suite; nothing of it was written."""
+
+    code = "batch_refused"
+
+
 class InvalidDefinition(SkewlessError):
     """Something declared in a feature repository, or stored by an older version, is wrong."""
 

@@ -86,6 +86,19 @@ SHIPPER_LAST_LOOK_S = 20.0
 """A shipper that is stopped begins no further batch of segments after so long; the next one goes on."""
 SHIPPER_STUCK_S = 900.0
 """A shipper whose look takes longer says that it is not well: a batch may take minutes over a slow link."""
+MONITOR_REQUEST_S = 2.0
+"""A scrape of a monitor's page; they are answered one after another."""
+MONITOR_JOB_STUCK_S = 900.0
+"""A monitor one of whose jobs runs longer says that it is not well; jobs do bounded portions, of minutes at most."""
+MONITOR_STOP_S = 8.0
+"""What jobs get to end when a monitor is stopped; what they do is in transactions, so that cutting it off is safe."""
+MONITOR_RETRY_S = 1.0
+MONITOR_RETRY_S_MAX = 60.0
+"""Wait after a job's failure, doubling: soon at first, then as often as a database that is away is worth asking."""
+MONITOR_REOPEN_FAILURES = 3
+"""Failures in a row after which a job is opened anew, should it be its own state that makes it fail."""
+MONITOR_SERIES_MAX = 100_000
+"""Series that one job tells: 8 MiB and a second of a scrape; what is more is left out and counted."""
 LOG_REQUESTS_MAX = 64
 """Requests of the command line that wait for a shipper."""
 LOG_DELETION_WAIT_S = 120.0
@@ -319,33 +332,11 @@ LOG_CLOSE_S = 2.0
 """How long a process that ends goes on writing its log."""
 ACCESS_LINES_PER_S_MAX = 100
 """Lines of the access log per second and worker; a flood of refusals must not become a flood of lines."""
-DRIFT_CELLS_MAX = 1 << 25
-"""Counts that windows of a drift check keep together: 256 MiB, or eight weeks of 5-minute windows of 70 columns."""
-DRIFT_BIN_ROWS_MAX = 1 << 20
-"""Values of a column that its bins are chosen from, one column at a time: 8 MiB, and some times that to sort them."""
-DRIFT_BIN_OBJECTS_MAX = 1 << 18
-"""The same of lists and bytes, which are objects."""
-DRIFT_WORDS_MAX = 200_000
-"""Distinct words of a column that are counted at once; beyond, the rarer half is forgotten."""
-DRIFT_SLICES_MAX = 17
-"""Slices of a drift check: the most frequent values of a column, and one for all others."""
 POINT_IN_TIME_MEMORY = "2GB"
 """Memory of a point-in-time join; what does not fit goes to a temporary folder. A laptop has it to spare."""
 TRAINING_PART_ROWS = 500_000
 """Examples that are joined with their features at once: forty features of them are some 200 MB, twice while they are
 converted."""
-PARITY_CHUNK_ROWS = 50_000
-"""Predictions that a parity check holds at once: some 100 MB with forty features, twice, and their evidence."""
-PARITY_VERSIONS_MAX = 16
-"""Versions of one source row that are looked at to explain a served value, the newest ones; more are not told apart."""
-PARITY_PROBED_ENTITIES_MAX = 1_000
-"""Entities of a view, missing online, that are looked for under other key types per chunk: a few reads of the store."""
-PARITY_EXAMPLES_MAX = 5
-"""Mismatches of each view and cause that a report shows."""
-PARITY_CLUSTERS = 65_536
-"""Bins into which entities are hashed to count how mismatches cluster; entities that share one widen the interval."""
-PARITY_REPORTS_MAX = 200
-"""Reports kept in a home per endpoint, the newest ones, each a few kilobytes."""
 MATERIALIZATION_S_MAX = 900.0
 """A materialization's rows count as written so long after its own moment; it is recorded by its beginning."""
 STREAM_PART_BYTES_MAX = 512 * 1024
@@ -437,3 +428,4 @@ assert STREAM_CLAIM_EVERY_S < STREAM_CLAIM_IDLE_S
 assert LOG_SINK_RETRY_S <= LOG_SINK_RETRY_S_MAX
 assert LOG_REPLACED_KEPT_S < LOG_UNNAMED_AGE_S
 assert LOG_COMPACT_FILES_MIN < LOG_COMPACT_FILES_MAX
+assert MONITOR_RETRY_S <= MONITOR_RETRY_S_MAX < MONITOR_JOB_STUCK_S

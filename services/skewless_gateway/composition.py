@@ -28,6 +28,7 @@ from skewless.rollout.routes import RoutingTable
 from skewless.serving.data_plane import DataPlane
 from skewless.serving.guarded_store import GuardedStore
 from skewless.serving.log_privacy import LogPrivacy
+from skewless.serving.log_sampling import LogSampling, SampleShares
 from skewless.serving.shadows import Shadows
 from skewless.serving.tallies import Tallies
 from skewless.settings import step_packages
@@ -86,14 +87,14 @@ async def open_gateway(
         servers = _open_servers(settings, copies, metrics)
         backend = servers.backend
         stack.push_async_callback(backend.close)
-        log = await _open_log(settings, metrics)
+        log, sample = await _open_log(settings, metrics)
         stack.push_async_callback(log.close)
         stack.push_async_callback(features.close)
         admission = _open_admission(settings, metrics)
         guard = open_guard(settings, Registry(database), state=settings.state_folder, metrics=metrics.security, now=now)
         stack.callback(guard.close)
         snapshots, follower = _followers(
-            settings, Registry(database).routes, FeatureSnapshots(database), servers, copies, metrics, admission
+            settings, Registry(database).routes, FeatureSnapshots(database), servers, copies, metrics, admission, sample
         )
         tallies = Tallies(now())
         watch = RoleWatch(metrics.roles, tallies, wake=follower.wake)
@@ -148,6 +149,7 @@ def _followers(
     copies: BundleCopies,
     metrics: GatewayMetrics,
     admission: Admission,
+    sampling: LogSampling,
 ) -> tuple[SnapshotFollower, RouteFollower]:
     """What keeps the gateway on the registry, and tells metrics and admission what is in service."""
     snapshots = SnapshotFollower(
@@ -167,6 +169,7 @@ def _followers(
 
     def routes_changed(state: RouteState) -> None:
         admission.keep_only(state.endpoints.keys())
+        sampling.follow(sample_shares(state))
         metrics.show_routes(state, bundles_loaded=len(bundles.digests))
         _show_contracts(metrics, follower, snapshots)
 
@@ -188,7 +191,9 @@ def _open_tracing(stack: AsyncExitStack, settings: GatewaySettings, metrics: Gat
     return tracing
 
 
-async def _open_log(settings: GatewaySettings, metrics: GatewayMetrics) -> FolderPredictionLog:
+async def _open_log(settings: GatewaySettings, metrics: GatewayMetrics) -> tuple[FolderPredictionLog, LogSampling]:
+    """The log, and what of it is compared with the offline store, which is for whoever follows the routes to say."""
+    sampling = LogSampling()
     log = await asyncio.to_thread(
         partial(
             FolderPredictionLog,
@@ -199,11 +204,18 @@ async def _open_log(settings: GatewaySettings, metrics: GatewayMetrics) -> Folde
             spool_bytes_max=settings.log_spool_bytes_max,
             when_full=settings.log_when_full,
             privacy=_privacy(settings),
+            sampling=sampling,
             flushed=metrics.log.flushed,
         )
     )
     metrics.log.watch(log)
-    return log
+    return log, sampling
+
+
+def sample_shares(state: RouteState) -> dict[str, SampleShares]:
+    """What is compared with the offline store of each endpoint in service, as its route in service says."""
+    policies = {name: each.route.monitoring.parity for name, each in state.endpoints.items()}
+    return {name: SampleShares(each.entity_share, each.uniform_share) for name, each in policies.items()}
 
 
 def _privacy(settings: GatewaySettings) -> LogPrivacy:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from skewless.errors import (
+    BatchRefused,
     BundleRefused,
     Conflict,
     DeadlineExceeded,
@@ -35,6 +36,7 @@ STATUS_OF_CLASS: dict[type[SkewlessError], int] = {
     Unauthenticated: 401,
     Forbidden: 403,
     Rejected: 422,
+    BatchRefused: 422,
     InvalidDefinition: 500,
     InvalidSettings: 500,
     BundleRefused: 500,

@@ -4,12 +4,12 @@ import logging
 import os
 import signal
 import sys
-from importlib.abc import MetaPathFinder
 from types import FrameType
 
+from skewless.adapters.json_log import log_json_lines
+from skewless.adapters.without_pandas import leave_pandas_out
 from skewless.errors import Conflict, SkewlessError
 from skewless.settings import ShipperSettings, describe, load_settings
-from skewless_shipper.logs import configure_logging
 from skewless_shipper.service import ShippingService
 
 EXIT_FAILED = 2
@@ -22,7 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 
 def run() -> None:
     """Run a shipper until SIGTERM or SIGINT; what is sealed by then is shipped before it ends."""
-    configure_logging()
+    log_json_lines()
     leave_pandas_out()
     os.nice(_NICENESS)
     try:
@@ -42,15 +42,3 @@ def run() -> None:
     except SkewlessError as error:
         _LOGGER.error("%s", error)  # noqa: TRY400  # as above
         sys.exit(EXIT_FAILED)
-
-
-def leave_pandas_out() -> None:
-    """Have Arrow find no pandas: it looks for one at its first array, for a second and 50 MB, and needs none."""
-    sys.meta_path.insert(0, _NoPandas())
-
-
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
-        """Nothing about any other module."""
-        if fullname == "pandas":
-            raise ModuleNotFoundError("this process does without pandas", name=fullname)

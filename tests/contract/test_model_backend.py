@@ -164,7 +164,7 @@ async def test_a_call_that_takes_too_long_is_left_at_the_deadline(triton_server:
     code = triton_server.model_repository / name / "1" / "model.py"
     fast = code.read_text()
     code.write_text(
-        fast.replace("        return dict", "        __import__('threading').Event().wait(2)\n        return dict")
+        fast.replace("        return dict", "        __import__('threading').Event().wait(6)\n        return dict")
     )
     assert code.read_text() != fast
     backend = TritonBackend(triton_server.grpc_address)
@@ -172,7 +172,7 @@ async def test_a_call_that_takes_too_long_is_left_at_the_deadline(triton_server:
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await backend.infer(name, unwarmed.signature, unwarmed.golden.tensor, timeout_s=0.2)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 5.5, "before the model has answered"
     await backend.unload(name)
     await backend.close()
 

@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.command_forks import CommandForks
 from harness.servers import wait_until
+from skewless.cli.main import EXIT_INTERRUPTED
 from skewless.settings import Home
 from skewless.stack import control
 from skewless.stack.ports import is_free
 from skewless.stack.state import StackState
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "skewless.cli.main"]
 UNTIL = "2013-05-02"
 FLIGHTS = 957
 """Flights scheduled from 2013-05-01T00:00Z up to UNTIL, counted in the package's own file."""
@@ -35,11 +34,11 @@ COMMAND_TIMEOUT_S = 120
 class FinishedDemo:
     """A demo that was run to its end in `home`, with Triton and Valkey killed during its replay."""
 
+    forks: CommandForks
     home: Home
     environment: dict[str, str]
     summary: dict[str, Any]
     output: str
-    wall_s: float
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -81,21 +80,19 @@ def _listeners(state: StackState) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedDemo]:
+def finished(tmp_path_factory: pytest.TempPathFactory, command_forks: CommandForks) -> Iterator[FinishedDemo]:
     folder = tmp_path_factory.mktemp("demo")
     home, report = Home(folder / "home"), folder / "summary.json"
     environment = _environment(home.root)
-    begun = time.monotonic()
     log = folder / "output.txt"
-    with log.open("wb") as output:
-        demo = subprocess.Popen(
-            [*COMMAND, "demo", "--until", UNTIL, "--json", str(report)],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
+    words = ("demo", "--until", UNTIL, "--json", str(report))
+    try:
+        with (
+            log.open("wb") as output,
+            command_forks.started(
+                *words, environment=environment, folder=ROOT, stdout=output.fileno(), stderr=output.fileno()
+            ) as demo,
+        ):
             for name, answered in (("triton", 100), ("valkey", 400)):
                 wait_until(
                     lambda answered=answered: demo.poll() is not None or _answered(home) >= answered,  # type: ignore[misc]
@@ -104,27 +101,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedDemo]
                 )
                 assert demo.poll() is None, log.read_text()
                 _kill(home, name)
-            status = demo.wait(DEMO_TIMEOUT_S)
-            assert status == 0, log.read_text()
-            yield FinishedDemo(
-                home, environment, json.loads(report.read_text()), log.read_text(), time.monotonic() - begun
-            )
-        finally:
-            demo.kill()
-            demo.wait()
-            control.stop(home)
+            assert demo.wait(DEMO_TIMEOUT_S) == 0, log.read_text()
+        summary = json.loads(report.read_text())
+        yield FinishedDemo(command_forks, home, environment, summary, log.read_text())
+    finally:
+        control.stop(home)
 
 
 def _run(finished: FinishedDemo, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words],
-        cwd=ROOT,
-        env=finished.environment,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-    )
+    return finished.forks.run(*words, environment=finished.environment, folder=ROOT, timeout_s=COMMAND_TIMEOUT_S)
 
 
 def test_every_live_prediction_equals_offline_scoring_bit_for_bit(finished: FinishedDemo) -> None:
@@ -144,7 +129,7 @@ def test_every_live_prediction_is_recomputed_from_its_record_bit_for_bit(finishe
 
 def test_killing_triton_and_valkey_costs_no_answer(finished: FinishedDemo) -> None:
     restarts = {each.name: each.restarts for each in _running(finished.home).processes}
-    assert restarts == {"valkey": 1, "triton": 1, "shipper": 0, "gateway": 0}
+    assert restarts == {"valkey": 1, "triton": 1, "shipper": 0, "gateway": 0, "monitor": 0}
     # Refused ones were asked again; with a model kept ready in the gateway there may be none.
     assert finished.summary["predictions"] == FLIGHTS
 
@@ -159,12 +144,10 @@ def test_live_quality_is_known_from_outcomes_and_near_the_held_out_one(finished:
 
 def test_a_second_demo_uses_what_is_there(finished: FinishedDemo, tmp_path: Path) -> None:
     report = tmp_path / "summary.json"
-    begun = time.monotonic()
     again = _run(finished, "demo", "--until", UNTIL, "--json", str(report))
     assert again.returncode == 0, again.stderr
     assert "Training" not in again.stderr
     assert "Replaying" not in again.stderr
-    assert time.monotonic() - begun < finished.wall_s / 2
     assert json.loads(report.read_text())["parity"] == finished.summary["parity"]
 
 
@@ -236,20 +219,21 @@ def test_exit_stops_the_stack_and_leaves_no_process_and_no_port(finished: Finish
     assert all(is_free(port) for port in _listeners(state))
 
 
-def test_an_interrupted_demo_stops_its_stack(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    demo = subprocess.Popen(
-        [*COMMAND, "demo"], cwd=ROOT, env=_environment(home.root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+def test_an_interrupted_demo_stops_its_stack(tmp_path: Path, command_forks: CommandForks) -> None:
+    home, log = Home(tmp_path / "home"), tmp_path / "output.txt"
+    environment = _environment(home.root)
     try:
-        wait_until(lambda: (home.data / "origin_weather.parquet").exists(), "the demo is building source tables")
-        ports = _listeners(_running(home))
-        demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=COMMAND_TIMEOUT_S)
-        assert demo.returncode == 130, output.decode()
+        with (
+            log.open("wb") as output,
+            command_forks.started(
+                "demo", environment=environment, folder=ROOT, stdout=output.fileno(), stderr=output.fileno()
+            ) as demo,
+        ):
+            wait_until(lambda: (home.data / "origin_weather.parquet").exists(), "the demo is building source tables")
+            ports = _listeners(_running(home))
+            demo.send_signal(signal.SIGINT)
+            assert demo.wait(COMMAND_TIMEOUT_S) == EXIT_INTERRUPTED, log.read_text()
         assert control.read_state(home) is None
         assert all(is_free(port) for port in ports)
     finally:
-        demo.kill()
-        demo.wait()
         control.stop(home)

@@ -3,15 +3,17 @@
 import json
 import os
 import re
+import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
 
+from harness.command_forks import CommandForks
 from harness.feature_repository import small_repository
 from harness.servers import wait_until
 
@@ -36,6 +38,7 @@ second = replace(delay, name="flight-delay-lightgbm", learner=BoostedTrees(max_i
 class Life:
     """A home in which the page's commands run one after the other."""
 
+    forks: CommandForks
     environment: dict[str, str]
     output: dict[str, str] = field(default_factory=dict)
 
@@ -45,16 +48,9 @@ class Life:
         return done.stdout
 
     def tried(self, command: str) -> subprocess.CompletedProcess[str]:
-        spelled = command.replace("skewless", f"{sys.executable} -m skewless.cli.main", 1)
-        return subprocess.run(
-            ["bash", "-c", spelled],
-            env=self.environment,
-            cwd=self.environment["SKEWLESS_HOME"],
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        words = [Template(word).substitute(self.environment) for word in shlex.split(command)]
+        home = Path(self.environment["SKEWLESS_HOME"])
+        return self.forks.run(*words[1:], environment=self.environment, folder=home, timeout_s=COMMAND_TIMEOUT_S)
 
     def predict(self, command: str) -> str:
         """As `run`, once the gateway has loaded what was routed a moment ago."""
@@ -81,7 +77,7 @@ class Life:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+def life(tmp_path_factory: pytest.TempPathFactory, command_forks: CommandForks) -> Iterator[Life]:
     """Every command of the page has run, and ended well."""
     folder = tmp_path_factory.mktemp("life")
     home = folder / "home"
@@ -90,6 +86,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         (small.folder / "models" / "named.py").write_text(MODELS)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SKEWLESS_")}
         lived = Life(
+            command_forks,
             {
                 **kept,
                 "SKEWLESS_HOME": str(home),
@@ -97,7 +94,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
                 "SKEWLESS_DATA": str(small.data),
                 "SKEWLESS_STACK_GATEWAY_PORT": "0",
                 "INSTANCE": json.dumps(INSTANCE),
-            }
+            },
         )
         try:
             for command in COMMANDS:

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import httpx
 import psutil
 import pytest
 
 from bench.load_exchange import exchange
 from bench.load_http import body_of, request_bytes, status_of
+from harness import http_calls
 from harness.bundles import BuiltBundle, instance
 from harness.fault_load import Expected
 from harness.machines import AS_OF, Machine, running_machine
@@ -27,7 +27,7 @@ from harness.process_size import ProcessSize, size_of
 from harness.protocols import OIP, TENSORFLOW, json_tensors
 from harness.servers import wait_until
 
-REQUESTS = int(os.environ.get("SKEWLESS_TEST_ENDURANCE", "20000"))
+REQUESTS = int(os.environ.get("SKEWLESS_TEST_ENDURANCE", "10000"))
 SEED = 6
 AT_ONCE = 1_000
 CALLERS = 24
@@ -163,7 +163,7 @@ def break_off(machine: Machine, rng: random.Random) -> None:
 
 def tasks(machine: Machine) -> int:
     """Tasks of the gateway's event loop."""
-    return httpx.get(f"{machine.admin_url}/debug/stacks", timeout=30).text.count("\ntask ")
+    return http_calls.get(f"{machine.admin_url}/debug/stacks", timeout=30).text.count("\ntask ")
 
 
 @pytest.fixture

@@ -23,8 +23,10 @@ from skewless.dtypes import column_of
 
 CALLERS = 4
 DEADLINE_MS = 2_000
-SLOWEST_S = 6.0
-"""The longest that a caller may wait: its deadline, and a machine that others use too."""
+SLOWEST_S = 20.0
+"""The longest that a caller may wait: its deadline, and a machine that others use too. Who is forgotten waits on."""
+PAUSE_S = 0.005
+"""Between an answer and the caller's next question: some request of several callers is always on its way."""
 TOLD_S = 30.0
 """How long a load may take to show what a test waits for."""
 _STORED = {"weather__temp": 21.5, "weather__wind_dir": 270, "aircraft__seats": 180, "noise__level": 0.5}
@@ -109,7 +111,7 @@ class FaultLoad:
         host, _, port = self.machine.url.removeprefix("http://").partition(":")
         request = request_bytes(f"/v1/endpoints/{ENDPOINT}/predict", json.dumps(body).encode(), host=f"{host}:{port}")
         connection: Connection | None = None
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE_S):
             sent_s = time.monotonic()
             try:
                 connection = connection or Connection(host, int(port))

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
+from harness import http_calls
 from harness.bundles import BuiltBundle, build_bundle, flights_at
 from harness.fakes import FakeModelBackend, FakeOnlineStore, MemoryPredictionLog
 from harness.servers import wait_until
@@ -105,7 +106,7 @@ class GatewayOverFakes:
     in_flight_max: int = ENDPOINT_IN_FLIGHT_MAX
     queue_ms: int = ENDPOINT_QUEUE_MS
     """How long a request may wait for its turn."""
-    client: httpx.Client = field(default_factory=httpx.Client)
+    client: httpx.Client = field(default_factory=http_calls.client)
 
     @classmethod
     def build(cls, folder: Path, **bundle_options: bool) -> "GatewayOverFakes":
@@ -202,7 +203,7 @@ class GatewayOverFakes:
     @contextmanager
     def running(self, *, ready: bool = True) -> Iterator["GatewayOverFakes"]:
         """The application on a socket; waits until it is ready unless told otherwise."""
-        with running_app(self.opened) as url, httpx.Client(base_url=url, timeout=30) as client:
+        with running_app(self.opened) as url, http_calls.client(base_url=url, timeout=30) as client:
             self.client = client
             if ready:
                 wait_until(lambda: client.get("/readyz").status_code == 200, "the gateway is ready", timeout_s=20)

@@ -22,11 +22,11 @@ from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS
 from skewless.adapters.shipper import Shipper, Supply
 from skewless.adapters.shipping import only_shipper
 from skewless.adapters.spool import SPOOL, open_segments, sealed_segments
+from skewless.adapters.without_pandas import leave_pandas_out
 from skewless.settings import ShipperSettings
-from skewless_shipper.main import leave_pandas_out
 
 SEGMENTS = 16
-KILLS = 6
+KILLS = 4
 """So many shippers are killed after they have shipped something and before they have shipped all, however fast they
 are."""
 

@@ -27,6 +27,8 @@ PREDICT_SHARE, AGAIN_SHARE, OLD_SHARE = 0.65, 0.1, 0.1
 """Of requests those for predictions; of these those of an entity that was asked about, and those of days ago."""
 DEADLINE_MS = 5_000
 KNOWN_MAX = 200
+PAUSE_S = 0.005
+"""Between an answer and the caller's next question: some request of four callers is always on its way."""
 """Predictions of its own that a caller remembers to tell about."""
 STATION = 7
 
@@ -62,7 +64,7 @@ class Caller(threading.Thread):
     def run(self) -> None:
         """Predictions and outcomes by turns of the seed."""
         try:
-            while not self._over.is_set():
+            while not self._over.wait(PAUSE_S):
                 gateway = self._random.choice(sorted(self._gateways))
                 if self._known and self._random.random() > PREDICT_SHARE:
                     self._tell(gateway)

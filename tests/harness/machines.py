@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import redis
 
+from harness import http_calls
 from harness.bundles import BuiltBundle, Hashes, build_bundle, flights_at, instance
 from harness.gateways import ENDPOINT
 from harness.servers import wait_until
 from skewless.bundles.model_repository import deploy
+from skewless.limits import DEADLINE_MS_DEFAULT
 from skewless.registry.database import engine, upgrade
 from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry
@@ -95,20 +97,20 @@ class Machine:
             connections = 12 if "SKEWLESS_GATEWAY_WORKERS" in self.specs["gateway"].environment else 1
             if any(ask().status_code != 200 for _ in range(connections)):
                 return False
-            workers = httpx.get(f"{self.admin_url}/readyz", timeout=10).json().get("workers", {})
+            workers = http_calls.get(f"{self.admin_url}/readyz", timeout=10).json().get("workers", {})
             return all(each["ready"] for each in workers.values())
 
         what = f"the endpoint answers\n{tail(self.specs['gateway'].log_file)}"
         wait_until(is_answered, what, timeout_s=60)
 
-    def predict(self, **changes: object) -> httpx.Response:
-        body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF}}
-        return httpx.post(f"{self.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=30)
+    def predict(self, *, deadline_ms: int = DEADLINE_MS_DEFAULT, **changes: object) -> httpx.Response:
+        body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF, "deadline_ms": deadline_ms}}
+        return http_calls.post(f"{self.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=30)
 
     def endpoint(self) -> dict[str, Any]:
         """What the gateway says about the endpoint; empty while it says nothing."""
         try:
-            response = httpx.get(f"{self.url}/v1/endpoints/{ENDPOINT}", timeout=10)
+            response = http_calls.get(f"{self.url}/v1/endpoints/{ENDPOINT}", timeout=10)
         except httpx.TransportError:
             return {}
         body: dict[str, Any] = response.json()
@@ -119,11 +121,11 @@ class Machine:
 
     def metrics(self) -> str:
         """What Prometheus would scrape."""
-        return httpx.get(f"{self.admin_url}/metrics", timeout=10).text
+        return http_calls.get(f"{self.admin_url}/metrics", timeout=10).text
 
     def _is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
+            return http_calls.get(f"{self.url}/readyz", timeout=10).status_code == 200
         except httpx.TransportError:
             return False
 

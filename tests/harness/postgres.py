@@ -29,7 +29,7 @@ from sqlalchemy import make_url
 from harness.servers import running
 from skewless.errors import Unavailable
 from skewless.registry import database
-from skewless.registry.tables import Base
+from skewless.registry.schema import Base
 from skewless.stack import launch
 from skewless.stack.ports import LOOPBACK, free_ports
 from skewless.stack.process import ProcessSpec

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.servers import running
+from harness.stopped import stop_still
 from skewless.errors import Unavailable
 from skewless.stack.ports import LOOPBACK, free_ports
 from skewless.stack.process import ProcessSpec, RunningProcess
@@ -46,7 +47,7 @@ class S3Server:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The server takes connections and says nothing."""
-        os.kill(self.process.pid, signal.SIGSTOP)
+        stop_still(self.process.pid)
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from skewless.limits import STREAM_PARTS_AT_ONCE
 
 SOURCE = "tests"
 # The mock gives a group whose last member has left to nobody before a session's time is over.
-KAFKA_OPTIONS = "session.timeout.ms=5000\nheartbeat.interval.ms=500\nlog_level=0\n"
+KAFKA_OPTIONS = "session.timeout.ms=3000\nheartbeat.interval.ms=300\nlog_level=0\n"
 
 
 class MockedKafka:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import redis
 
+from harness import http_calls
 from harness.bad_inputs import BadInput, bad_inputs
 from harness.bundles import instance
 from harness.gateways import GatewayOverFakes
@@ -89,14 +90,14 @@ def reads(machine: Machine) -> int:
 def inferences(machine: Machine) -> int:
     """Rows that Triton has inferred."""
     (port,) = re.findall(r"--metrics-port[= ](\d+)", " ".join(machine.specs["triton"].command))
-    text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    text = http_calls.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
     return sum(int(float(found)) for found in re.findall(r"^nv_inference_count\{.*\} (\S+)$", text, re.MULTILINE))
 
 
 def test_none_of_a_sample_moves_the_counters_of_real_servers(machine: Machine) -> None:
     sample = [bad for bad in EVERY[::SAMPLE_STEP] if bad.code != "as_of_not_allowed"]
     before = reads(machine), inferences(machine)
-    with httpx.Client(base_url=machine.url, timeout=30) as client:
+    with http_calls.client(base_url=machine.url, timeout=30) as client:
         statuses = {bad.name: post(client, bad).status_code for bad in sample}
     assert {status // 100 for status in statuses.values()} == {4}, statuses
     assert (reads(machine), inferences(machine)) == before

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -24,7 +25,7 @@ NOON = datetime(2013, 5, 1, 12, 30, tzinfo=UTC)
 
 
 def test_files_are_answered_with_the_bits_of_single_requests_in_memory_that_they_do_not_fill(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         instance(origin="LGA" if row % 2 else "JFK", tailnum="N1" if row % 3 else None, party=row)
         for row in range(ROWS)
     ]

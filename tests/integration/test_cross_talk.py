@@ -36,7 +36,7 @@ from skewless.rollout.history import RouteAction
 from skewless.rollout.routes import Arm, Experiment, ExperimentKind
 from skewless.timestamps import HOUR_US, SECOND_US
 
-REQUESTS = int(os.environ.get("SKEWLESS_TEST_CROSS_TALK", "3000"))
+REQUESTS = int(os.environ.get("SKEWLESS_TEST_CROSS_TALK", "1500"))
 AT_ONCE = 1_000
 """Requests whose replies are held at once."""
 CALLERS = 64

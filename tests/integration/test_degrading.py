@@ -48,7 +48,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield running
 
 
-def asked(machine: Machine, **changes: object) -> dict[str, Any]:
+def asked(machine: Machine, **changes: Any) -> dict[str, Any]:
     """An answer; fails the test where there is none."""
     response = machine.predict(**changes)
     assert response.status_code == 200, response.text
@@ -56,7 +56,7 @@ def asked(machine: Machine, **changes: object) -> dict[str, Any]:
     return body
 
 
-def rung(machine: Machine, **changes: object) -> str:
+def rung(machine: Machine, **changes: Any) -> str:
     """The rung of an answer; empty where there is none."""
     response = machine.predict(**changes)
     return str(response.json()["receipt"]["rung"]) if response.status_code == 200 else ""

@@ -443,7 +443,7 @@ def test_importing_the_adapter_leaves_the_environment_and_standard_output_alone(
         f"sys.stderr.write(repr(os.environ.get({variable!r})))"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-O", "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == ""
     assert done.stderr.strip().endswith(repr(before))

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
+from harness import http_calls
 from harness.fault_load import FaultLoad
 from harness.machines import Machine, running_machine
 from harness.postgres import PostgresServer, running_postgres
@@ -31,7 +31,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) 
 
 def routes_detail(machine: Machine) -> str:
     """What the gateway says about its routes."""
-    parts = httpx.get(f"{machine.admin_url}/readyz", timeout=10).json()["parts"]
+    parts = http_calls.get(f"{machine.admin_url}/readyz", timeout=10).json()["parts"]
     return str(parts["routes"]["detail"])
 
 

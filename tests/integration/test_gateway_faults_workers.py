@@ -5,8 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-import httpx
-
+from harness import http_calls
 from harness.fault_load import FaultLoad
 from harness.machines import Machine, running_machine
 from harness.servers import wait_until
@@ -17,13 +16,13 @@ REPLACED_WITHIN_S = 60.0
 
 def listening(machine: Machine) -> list[int]:
     """Process ids of the workers that take connections."""
-    told = httpx.get(f"{machine.admin_url}/workers", timeout=10).json()["workers"]
+    told = http_calls.get(f"{machine.admin_url}/workers", timeout=10).json()["workers"]
     return [each["pid"] for each in told if each.get("listening")]
 
 
 def connections(machine: Machine) -> dict[int, int]:
     """How many each worker has, by its process id."""
-    told = httpx.get(f"{machine.admin_url}/workers", timeout=10).json()["workers"]
+    told = http_calls.get(f"{machine.admin_url}/workers", timeout=10).json()["workers"]
     return {each["pid"]: each["connections"] for each in told}
 
 

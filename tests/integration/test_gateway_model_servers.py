@@ -12,6 +12,10 @@ from harness.gateways import ENDPOINT
 from harness.machines import Machine, running_machine
 from harness.servers import wait_until
 from skewless.adapters.log_reader import open_log
+from skewless.limits import DEADLINE_MS_MAX
+
+PAUSE_S = 0.01
+"""Between an answer and the caller's next question: some request of six callers is always on its way."""
 
 
 def check_log(running: Machine, built: BuiltBundle, count: int) -> None:
@@ -29,8 +33,9 @@ def during(running: Machine, happening: Callable[[], None], *, callers: int = 6)
 
     def call(caller: int) -> list[int]:
         statuses: list[int] = []
-        while not over.is_set():
-            statuses.append(running.predict(distance=float(100 * caller + len(statuses) % 100)).status_code)
+        while not over.wait(PAUSE_S):
+            distance = float(100 * caller + len(statuses) % 100)
+            statuses.append(running.predict(deadline_ms=DEADLINE_MS_MAX, distance=distance).status_code)
         return statuses
 
     with ThreadPoolExecutor(callers) as threads:
@@ -43,12 +48,13 @@ def during(running: Machine, happening: Callable[[], None], *, callers: int = 6)
 
 
 def test_a_gateway_that_runs_models_itself_answers_without_a_server(tmp_path: Path) -> None:
-    with running_machine(tmp_path, TRITON="in-process") as running:
-        running.stop("triton")
+    with running_machine(tmp_path, tritons=0, TRITON="in-process") as running:
         built = running.serve(0)
 
         def fifty_more() -> None:
-            answered = [running.predict(distance=float(each)).status_code for each in range(50)]
+            answered = [
+                running.predict(deadline_ms=DEADLINE_MS_MAX, distance=float(each)).status_code for each in range(50)
+            ]
             assert set(answered) == {200}
 
         statuses = during(running, fifty_more)
@@ -67,7 +73,7 @@ def test_of_two_tritons_one_may_die_at_a_time_without_a_failed_request(tmp_path:
         def one_after_the_other() -> None:
             for dying in ("triton", "triton2"):
                 running.stop(dying, kill=True)
-                assert {running.predict().status_code for _ in range(20)} == {200}
+                assert {running.predict(deadline_ms=DEADLINE_MS_MAX).status_code for _ in range(20)} == {200}
                 running.start(dying)
                 wait_until(lambda: _is_asked(running, dying), f"{dying} has its model again", timeout_s=60)  # noqa: B023
 

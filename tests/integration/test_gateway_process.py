@@ -4,10 +4,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import httpx
 import numpy as np
 import pytest
 
+from harness import http_calls
 from harness.bundles import BuiltBundle, build_bundle, flights_at
 from harness.gateways import ENDPOINT
 from harness.machines import NOW, Machine, running_machine
@@ -47,7 +47,7 @@ def test_a_killed_triton_gives_503s_and_serving_goes_on_when_it_is_back(machine:
     assert refused.status_code == 503, refused.text
     assert refused.headers["retry-after"]
     assert "model backend" in refused.json()["detail"]
-    assert httpx.get(f"{running.url}/readyz", timeout=10).status_code == 503
+    assert http_calls.get(f"{running.url}/readyz", timeout=10).status_code == 503
     running.start("triton")
     wait_until(lambda: running.predict().status_code == 200, "predictions come again", timeout_s=30)
 
@@ -104,7 +104,7 @@ def test_outcomes_and_predictions_survive_a_kill_of_the_gateway(machine: Running
     running, _ = machine
     answered = [running.predict().json()["prediction_ids"][0] for _ in range(10)]
     outcomes = [{"prediction_id": each, "label": "late"} for each in answered]
-    assert httpx.post(f"{running.url}/v1/outcomes", json={"outcomes": outcomes}).json() == {"accepted": 10}
+    assert http_calls.post(f"{running.url}/v1/outcomes", json={"outcomes": outcomes}).json() == {"accepted": 10}
     running.stop("gateway", kill=True)
     running.start("gateway")
     running.wait_until_ready()

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import redis
 
+from harness import http_calls
 from harness.bundles import build_bundle, contract, flights_at, instance
 from harness.gateways import ENDPOINT
 from harness.servers import TritonServer, ValkeyServer, wait_until
@@ -30,9 +31,11 @@ from skewless.stack.process import start, tail
 from skewless.timestamps import Micros, parse_timestamp
 
 AS_OF = "2013-05-01T12:30:00Z"
-START_CPU_S_MAX = 3.0
-"""Of processor time: twice what a start costs on a machine that does nothing else; other tests share the cores."""
-START_S_MAX = 30.0
+LIBRARIES = "import fastapi, grpc, hiredis, httptools, msgspec, numpy, prometheus_client, pydantic_settings, sqlalchemy"
+"""What any gateway of this kind loads: the measure of a start, because it takes as long as the machine is slow then."""
+START_TIMES_LIBRARIES_MAX = 3.5
+"""Processor time of a start: one and a half times that of loading the libraries; with Feast it would be nine times."""
+START_S_MAX = 90.0
 """Of wall time, on a machine that runs all other tests at once."""
 RESIDENT_MIB_MAX = 150
 PREDICTIONS = 1_000
@@ -100,7 +103,7 @@ def _publish(folder: Path, database_url: str, models: Path) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=10).status_code == 200
+        return http_calls.get(url, timeout=10).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -116,15 +119,24 @@ def worker(
         yield running
 
 
+def loading_libraries_cpu_s() -> float:
+    before = psutil.Process().cpu_times()
+    subprocess.run([sys.executable, "-c", LIBRARIES], check=True, timeout=120)
+    after = psutil.Process().cpu_times()
+    return float(after.children_user + after.children_system - before.children_user - before.children_system)
+
+
 def test_a_worker_answers_after_little_work(worker: Worker) -> None:
-    assert worker.start_cpu_s <= START_CPU_S_MAX, f"{worker.start_cpu_s:.2f} s of processor time to the first answer"
+    least_s = max(loading_libraries_cpu_s() for _ in range(2))
+    told = f"{worker.start_cpu_s:.2f} s of processor time to the first answer, of libraries {least_s:.2f} s"
+    assert worker.start_cpu_s <= START_TIMES_LIBRARIES_MAX * least_s, told
 
 
 def test_a_worker_stays_small_from_its_start_through_a_thousand_predictions(worker: Worker) -> None:
     wait_until(lambda: _answers(f"{worker.url}/readyz"), "the worker is ready")
     at_start = worker.resident_mib()
     body = {"instances": [instance()], "options": {"as_of": AS_OF}}
-    with httpx.Client(base_url=worker.url, timeout=30) as client:
+    with http_calls.client(base_url=worker.url, timeout=30) as client:
         for _ in range(PREDICTIONS):
             assert client.post(f"/v1/endpoints/{ENDPOINT}/predict", json=body).status_code == 200
     after = worker.resident_mib()
@@ -145,7 +157,7 @@ def test_a_running_worker_has_mapped_no_library_that_trains_checks_or_reports(wo
 
 def test_a_worker_counts_the_endpoints_whose_definitions_changed_and_tells_the_snapshots_age(worker: Worker) -> None:
     def lines() -> list[str]:
-        return httpx.get(f"{worker.admin_url}/metrics", timeout=10).text.splitlines()
+        return http_calls.get(f"{worker.admin_url}/metrics", timeout=10).text.splitlines()
 
     assert not [line for line in lines() if line.startswith("skewless_contract_changed{")], "no snapshot, no verdict"
     _store(worker, contract())

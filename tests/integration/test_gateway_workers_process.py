@@ -13,24 +13,42 @@ import httpx
 import psutil
 import pytest
 
+from harness import http_calls
 from harness.bundles import instance
 from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, Machine, running_machine
 from harness.servers import wait_until
 from skewless.adapters.log_reader import open_log
+from skewless.limits import DEADLINE_MS_MAX
+
+PAUSE_S = 0.005
+"""Between an answer and the caller's next question: some request of four callers is always on its way."""
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
+    """Two workers that share a Triton."""
     with running_machine(tmp_path, WORKERS="2", WORKER_SILENCE_S="5") as running:
-        running.serve(1)
-        # Each worker loads the endpoint's bundle for itself, when it has heard of it.
-        wait_until(lambda: running.metrics().count("skewless_bundle_live{") == 2, "both workers serve the endpoint")
-        yield running
+        yield served(running)
+
+
+@pytest.fixture
+def machine_alone(tmp_path: Path) -> Iterator[Machine]:
+    """Two workers that run models themselves."""
+    own = {"WORKERS": "2", "WORKER_SILENCE_S": "5"}
+    with running_machine(tmp_path, tritons=0, TRITON="in-process", **own) as running:
+        yield served(running)
+
+
+def served(running: Machine) -> Machine:
+    """The machine once both workers serve the endpoint: each loads its bundle for itself, when it has heard of it."""
+    running.serve(1)
+    wait_until(lambda: running.metrics().count("skewless_bundle_live{") == 2, "both workers serve the endpoint")
+    return running
 
 
 def workers(machine: Machine) -> list[dict[str, Any]]:
-    said: list[dict[str, Any]] = httpx.get(f"{machine.admin_url}/workers", timeout=10).json()["workers"]
+    said: list[dict[str, Any]] = http_calls.get(f"{machine.admin_url}/workers", timeout=10).json()["workers"]
     return [{"listening": False, **each} for each in said]
 
 
@@ -57,9 +75,9 @@ class Load:
             thread.join(30)
 
     def _ask(self) -> None:
-        body = {"instances": [instance()], "options": {"as_of": AS_OF}}
-        with httpx.Client(base_url=self.machine.url, timeout=30) as client:
-            while not self.is_over.is_set():
+        body = {"instances": [instance()], "options": {"as_of": AS_OF, "deadline_ms": DEADLINE_MS_MAX}}
+        with http_calls.client(base_url=self.machine.url, timeout=30) as client:
+            while not self.is_over.wait(PAUSE_S):
                 try:
                     response = client.post(f"/v1/endpoints/{ENDPOINT}/predict", json=body)
                 except httpx.ConnectError:
@@ -89,7 +107,8 @@ def test_workers_are_replaced_and_stopped_under_load_and_each_prediction_is_logg
     assert set(logged.values()) == {1}
 
 
-def test_metrics_of_both_workers_are_on_one_page_and_none_of_them_on_the_public_port(machine: Machine) -> None:
+def test_metrics_of_both_workers_are_on_one_page_and_none_of_them_on_the_public_port(machine_alone: Machine) -> None:
+    machine = machine_alone
     for _ in range(20):
         assert machine.predict().status_code == 200
     page = machine.metrics()
@@ -98,12 +117,15 @@ def test_metrics_of_both_workers_are_on_one_page_and_none_of_them_on_the_public_
     assert page.count("# TYPE skewless_connections gauge") == 1
     assert 'process_resident_memory_bytes{worker="1"}' in page
     assert 'skewless_worker_up{worker="1"} 1.0' in page
-    assert httpx.get(f"{machine.url}/metrics", timeout=10).status_code == 404
-    assert httpx.get(f"{machine.admin_url}/readyz", timeout=10).json()["ready"]
-    assert "answer_questions" in httpx.get(f"{machine.admin_url}/debug/stacks", timeout=10).text
+    assert http_calls.get(f"{machine.url}/metrics", timeout=10).status_code == 404
+    assert http_calls.get(f"{machine.admin_url}/readyz", timeout=10).json()["ready"]
+    assert "answer_questions" in http_calls.get(f"{machine.admin_url}/debug/stacks", timeout=10).text
 
 
-def test_a_killed_worker_loses_no_logged_prediction_and_a_killed_parent_leaves_no_orphan(machine: Machine) -> None:
+def test_a_killed_worker_loses_no_logged_prediction_and_a_killed_parent_leaves_no_orphan(
+    machine_alone: Machine,
+) -> None:
+    machine = machine_alone
     answered = [machine.predict().json()["prediction_ids"][0] for _ in range(20)]
     victim = workers(machine)[0]["pid"]
     os.kill(victim, signal.SIGKILL)

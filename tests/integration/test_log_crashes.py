@@ -46,12 +46,12 @@ from skewless.rollout.history import RouteAction
 from skewless.serving.outcome_terms import OUTCOME_WINDOW_US
 from skewless.stack.process import tail
 
-SECONDS = float(os.environ.get("SKEWLESS_TEST_CRASHES_S", "12"))
+SECONDS = float(os.environ.get("SKEWLESS_TEST_CRASHES_S", "8"))
 SEED = int(os.environ.get("SKEWLESS_TEST_CRASHES_SEED", "7"))
 CALLERS = 4
 CANARY_SHARE = 0.3
-ANSWERED_MIN = 5 * SECONDS
-"""Far fewer than a slow machine answers; without it a test of nothing would pass."""
+ANSWERED_MIN = 60
+"""Or a test of nothing would pass: on a machine that answers fewer in that time, breaking goes on until they are."""
 SETTLED_S, THREAD_END_S = 60.0, 60.0
 REPLAYED_MAX = 20_000
 
@@ -63,6 +63,8 @@ def test_whatever_breaks_each_answer_is_logged_joined_and_consumed_once(tmp_path
         chaos = Chaos(log_machine.machine, model, log_machine.store, random.Random(SEED))
         with _busy(log_machine, model) as looker:
             chaos.run(SECONDS, enough=lambda: looker.failure is not None)
+            while len(model.answered()) < ANSWERED_MIN and looker.failure is None:
+                chaos.run(1.0)
         _settle(log_machine)
         stored = {kind: stored_rows(log_machine.store.path, kind) for kind in (PREDICTIONS, OUTCOMES)}
         _tell(model, chaos, looker)
@@ -72,7 +74,6 @@ def test_whatever_breaks_each_answer_is_logged_joined_and_consumed_once(tmp_path
         _check_joined(log_machine, stored)
         _check_consumed(log_machine, stored)
         _check_replayed(log_machine, bundles)
-        assert len(model.answered()) > ANSWERED_MIN, model.refusals
         assert looker.looks > 0
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
+from harness import http_calls
 from harness.bundles import instance
 from harness.faults import short_of
 from harness.gateways import ENDPOINT
@@ -32,7 +31,7 @@ def served(folder: Path, **settings: str) -> Iterator[Machine]:
 def predicted(machine: Machine, rows: int, *, origin: str = "JFK") -> list[str]:
     """Ids of the predictions of one request; empty where it was refused for want of room in the log."""
     body = {"instances": [instance(origin=origin)] * rows, "options": {"as_of": AS_OF}}
-    response = httpx.post(f"{machine.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=60)
+    response = http_calls.post(f"{machine.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=60)
     if response.status_code != 200:
         assert (response.status_code, response.json()["code"]) == (503, "unavailable"), response.text
         assert "prediction log" in response.json()["detail"]
@@ -62,7 +61,7 @@ def test_a_spool_that_nobody_ships_refuses_at_its_bound_and_goes_on_when_somebod
         for _ in range(3):
             while found := predicted(machine, 100, origin="x" * 1_000):
                 answered += found
-            assert httpx.get(f"{machine.url}/readyz", timeout=10).status_code == 503
+            assert http_calls.get(f"{machine.url}/readyz", timeout=10).status_code == 503
             assert metric(machine, "skewless_prediction_log_failing") == 1
             used = sum(path.stat().st_size for path in (machine.log / SPOOL).iterdir())
             assert MIB <= used < 2 * MIB
@@ -70,7 +69,7 @@ def test_a_spool_that_nobody_ships_refuses_at_its_bound_and_goes_on_when_somebod
 
             def is_ready() -> bool:
                 ship(machine, away)
-                return httpx.get(f"{machine.url}/readyz", timeout=10).status_code == 200
+                return http_calls.get(f"{machine.url}/readyz", timeout=10).status_code == 200
 
             wait_until(is_ready, "it recovers by itself")
             assert metric(machine, "skewless_prediction_log_dropped_rows_total") == 0

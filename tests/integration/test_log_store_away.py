@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import httpx
 import pytest
 
+from harness import http_calls
 from harness.bundles import instance
 from harness.log_crash_truth import PREDICTIONS
 from harness.log_crashes import SwitchedStore
@@ -44,7 +44,7 @@ class Shipping:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels; 0 where it is not told."""
-        lines = httpx.get(f"http://{LOOPBACK}:{self.port}/metrics", timeout=10).text.splitlines()
+        lines = http_calls.get(f"http://{LOOPBACK}:{self.port}/metrics", timeout=10).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
     def is_empty(self) -> bool:
@@ -157,7 +157,7 @@ class Caller:
         """Whether the next request is refused, as one is where the log cannot be written."""
         rows = [instance(tailnum=f"T{len(self.answered)}-{row}") for row in range(REQUEST_ROWS)]
         body = {"instances": rows, "options": {"as_of": AS_OF, "deadline_ms": 10_000}}
-        response = httpx.post(f"{self.machine.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=30)
+        response = http_calls.post(f"{self.machine.url}/v1/endpoints/{ENDPOINT}/predict", json=body, timeout=30)
         if response.status_code == 200:
             self.answered += response.json()["prediction_ids"]
             return False

@@ -17,6 +17,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
+from harness.monitor_rows import fill_monitors
 from harness.postgres import PostgresServer
 from skewless.canonical_json import digest
 from skewless.errors import InvalidSettings, Unavailable
@@ -26,8 +27,8 @@ from skewless.registry.api_scopes import ApiScope
 from skewless.registry.consumed_segments import ConsumedSegments, DeliveredRows
 from skewless.registry.records import BundleRecord, DatasetRecord, EvaluationRecord
 from skewless.registry.repository import Registry
+from skewless.registry.schema import Base
 from skewless.registry.snapshots import FeatureSnapshots
-from skewless.registry.tables import Base
 from skewless.rollout import changes
 from skewless.rollout.counts import ArmCounts
 from skewless.rollout.history import RouteAction
@@ -156,6 +157,7 @@ def _fill(url: str) -> None:
         snapshots = FeatureSnapshots(engine)
         empty = CompiledRegistry("demo", {}, {}, {})
         snapshots.store(empty, findings=(), source=digest("source"), actor="ann", reason="apply")
+        fill_monitors(engine)
 
 
 def _rows(url: str, tables: tuple[str, ...], *, without: tuple[str, ...] = ()) -> dict[str, list[dict[str, Any]]]:
@@ -170,6 +172,8 @@ def _rows(url: str, tables: tuple[str, ...], *, without: tuple[str, ...] = ()) -
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
     return json.loads(value) if isinstance(value, str) and value[:1] in {"{", "["} else value
 
 
@@ -233,7 +237,7 @@ def test_the_schema_goes_down_and_up_again_step_by_step_with_data_in_its_tables(
         newest = _schema(engine)
     older, new_columns = (
         (*OLDER["0001"], *OLDER["0002"]),
-        ("retired_time", "sticky_by", "label_horizon_us", "outcome_window_us"),
+        ("retired_time", "sticky_by", "label_horizon_us", "outcome_window_us", "monitoring"),
     )
     before = _rows(url, older, without=new_columns)
     _move(url, "0002")
@@ -260,7 +264,7 @@ def test_the_schema_goes_down_and_up_again_step_by_step_with_data_in_its_tables(
 
 def test_each_migration_can_be_taken_back_and_made_again(url: str) -> None:
     schemas: list[dict[str, Any]] = [{}]
-    revisions = ["base", "0001", "0002", "0003", "0004", "0005", "0006"]
+    revisions = ["base", "0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"]
     for revision in revisions[1:]:
         _move(url, revision)
         with _opened(url) as engine:

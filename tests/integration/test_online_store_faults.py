@@ -19,6 +19,7 @@ import uvloop
 from harness.proxies import Proxy, proxied
 from harness.redis_topologies import Server, load, running_server, server_spec
 from harness.servers import wait_until
+from harness.stopped import stop_still
 from skewless.adapters.redis_blocking_store import BlockingRedisOnlineStore
 from skewless.adapters.redis_online_store import RedisOnlineStore
 from skewless.errors import DeadlineExceeded, Unavailable
@@ -33,7 +34,7 @@ from skewless.stack.process import start
 
 ENTITIES = 500
 FIELDS = (b"a", b"b", b"c", b"never")
-BUSY_S = 1.0
+BUSY_S = 20.0
 """How much later than its deadline a test may see an error: the machine may be busy."""
 
 
@@ -144,7 +145,7 @@ async def test_a_server_that_was_killed_is_unavailable_at_once_and_is_found_agai
 async def test_a_server_that_is_paused_is_left_at_the_deadline_and_used_again_later(own: Server) -> None:
     async with opened(own.url) as store:
         assert await read(store, 1) == STORED[1]
-        psutil.Process(own.process.pid).suspend()
+        stop_still(own.process.pid)
         try:
             clock = Clock()
             with pytest.raises(DeadlineExceeded):
@@ -286,7 +287,7 @@ async def test_a_server_that_still_loads_its_data_is_unavailable_and_says_so(tmp
     try:
         async with opened(f"redis://{LOOPBACK}:{port}") as store:
             reason = ""
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while "loading" not in reason:
                     with pytest.raises(Unavailable) as caught:
                         await read(store, 1)

@@ -17,12 +17,13 @@ from bench.load_block import LoadBlock
 from bench.load_http import request_bytes
 from bench.load_loops import Aim, ClosedLoop, OpenLoop
 from bench.load_timing import Generator, load_generator
+from harness.attempts import holds_once
 from harness.bundles import flights_at, instance
 from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, NOW, Machine, running_machine
 from harness.servers import wait_until
 
-BURST_S = float(os.environ.get("SKEWLESS_TEST_OVERLOAD_S", "4"))
+BURST_S = float(os.environ.get("SKEWLESS_TEST_OVERLOAD_S", "2"))
 """How long each flood lasts."""
 GOODPUT_MIN = 0.9 if "SKEWLESS_TEST_OVERLOAD_S" in os.environ else 0.6
 """Of the capacity. On a quiet machine all of it is left; other tests beside this one take of the capacity too."""
@@ -55,18 +56,18 @@ def generator() -> Iterator[Generator]:
 
 
 def _slow_down(models: Path, digest: str) -> None:
-    """Let a call take 10 ms and each of its rows 4 ms more: at most 250 rows a second, and fewer in small calls."""
+    """Let a call take 20 ms and each of its rows 8 ms more: at most 125 rows a second, and fewer in small calls."""
     (script,) = (path for path in models.glob("*/1/model.py") if digest[:8] in path.parts[-3])
     text = script.read_text()
     score = "        return dict(zip(self._outputs, self._session.run"
     assert text.count(score) == 1, "the model's script has changed: slow it down another way"
-    script.write_text(text.replace(score, f"        __import__('time').sleep(0.010 + 0.004 * len(rows))\n{score}"))
+    script.write_text(text.replace(score, f"        __import__('time').sleep(0.020 + 0.008 * len(rows))\n{score}"))
 
 
 @pytest.fixture
 def quick_machine(tmp_path: Path) -> Iterator[Machine]:
     """A gateway with its model in its own process, so that its own processor is what there is too little of."""
-    with running_machine(tmp_path, LOG_FLUSH_MS="200", TRITON="in-process") as running:
+    with running_machine(tmp_path, tritons=0, LOG_FLUSH_MS="200", TRITON="in-process") as running:
         running.serve(0)
         yield running
 
@@ -78,14 +79,18 @@ def _aim(machine: Machine, *, endpoint: str = ENDPOINT, deadline_ms: int = DEADL
     return Aim(host, int(port), (request_bytes(path, body, host=f"{host}:{port}", headers=timeout),))
 
 
-def _closed(machine: Machine, generator: Generator, *, callers: int, seconds: float = 4.0) -> LoadBlock:
+def _closed(machine: Machine, generator: Generator, *, callers: int, seconds: float = 3.0) -> LoadBlock:
+    """What becomes of callers of whom each asks again once it is answered."""
     aim = _aim(machine, deadline_ms=10_000)
-    return generator.run(ClosedLoop(aim, callers=callers, warm_up_s=1.0, duration_s=seconds))
+    return generator.run(ClosedLoop(aim, callers=callers, warm_up_s=min(1.0, seconds), duration_s=seconds))
 
 
-def _flood(machine: Machine, generator: Generator, *, per_s: float) -> LoadBlock:
+def _flood(
+    machine: Machine, generator: Generator, *, per_s: float, warm_up_s: float = 2.0, burst_s: float = BURST_S
+) -> LoadBlock:
+    """What becomes of so many a second, once the gateway's limit has had the time to follow."""
     aim = _aim(machine)
-    return generator.run(OpenLoop(aim, per_s=per_s, connections=CONNECTIONS, warm_up_s=3.0, duration_s=BURST_S))
+    return generator.run(OpenLoop(aim, per_s=per_s, connections=CONNECTIONS, warm_up_s=warm_up_s, duration_s=burst_s))
 
 
 def _told(machine: Machine, metric: str) -> float:
@@ -117,54 +122,66 @@ def capacity_per_s(machine: Machine, generator: Generator) -> float:
 def test_five_times_the_capacity_is_refused_but_for_what_can_be_answered_in_time(
     machine: Machine, generator: Generator, capacity_per_s: float
 ) -> None:
-    block = _flood(machine, generator, per_s=5 * capacity_per_s)
-    # The machine may have become busier or quieter with others' work meanwhile.
-    after_per_s = _closed(machine, generator, callers=CALLERS).per_s
-    told = (
-        f"capacity {capacity_per_s:.0f}/s before and {after_per_s:.0f}/s after, "
-        f"good {block.per_s:.0f}/s, p99 {block.percentile_us(99):.0f} us from when "
-        f"it was due; {dict(block.errors)}; limit {_told(machine, 'skewless_admission_limit'):.0f}"
-    )
-    assert block.per_s >= GOODPUT_MIN * min(capacity_per_s, after_per_s), told
-    assert _share_within_deadline(machine) >= 0.97, told
-    assert set(block.errors) <= {"503", "504"}, told
-    assert block.errors.get("504", 0) <= 0.1 * block.answers, told
-    refused = _told(machine, "skewless_admission_refused_total")
-    assert refused >= 0.9 * block.errors["503"], "all of it by admission"
+    def measure() -> None:
+        block = _flood(machine, generator, per_s=5 * capacity_per_s)
+        # The machine may have become busier or quieter with others' work meanwhile.
+        after_per_s = _closed(machine, generator, callers=CALLERS).per_s
+        told = (
+            f"capacity {capacity_per_s:.0f}/s before and {after_per_s:.0f}/s after, "
+            f"good {block.per_s:.0f}/s, p99 {block.percentile_us(99):.0f} us from when "
+            f"it was due; {dict(block.errors)}; limit {_told(machine, 'skewless_admission_limit'):.0f}"
+        )
+        assert block.per_s >= GOODPUT_MIN * min(capacity_per_s, after_per_s), told
+        assert _share_within_deadline(machine) >= 0.97, told
+        assert set(block.errors) <= {"503", "504"}, told
+        assert block.errors.get("504", 0) <= 0.1 * block.answers, told
+        refused = _told(machine, "skewless_admission_refused_total")
+        assert refused >= 0.9 * block.errors["503"], "all of it by admission"
+
+    holds_once(measure)
 
 
 def test_after_a_burst_it_is_as_fast_as_before_at_once(
     machine: Machine, generator: Generator, capacity_per_s: float
 ) -> None:
-    before = _closed(machine, generator, callers=2, seconds=2.0)
-    _flood(machine, generator, per_s=5 * capacity_per_s)
-    after = _closed(machine, generator, callers=2, seconds=2.0)
-    assert not after.failed, after.errors
-    assert after.percentile_us(50) <= 3 * before.percentile_us(50)
+    def measure() -> None:
+        before = _closed(machine, generator, callers=2, seconds=2.0)
+        _flood(machine, generator, per_s=5 * capacity_per_s)
+        after = _closed(machine, generator, callers=2, seconds=2.0)
+        assert not after.failed, after.errors
+        assert after.percentile_us(50) <= 3 * before.percentile_us(50)
+
+    holds_once(measure)
 
 
 def test_the_flood_of_one_endpoint_refuses_no_caller_of_another(
     machine: Machine, generator: Generator, capacity_per_s: float
 ) -> None:
-    calm = ClosedLoop(_aim(machine, endpoint=FAST), callers=2, warm_up_s=1.0, duration_s=3.0)
-    before = generator.run(calm)
-    with load_generator() as other, ThreadPoolExecutor(1) as beside:
-        flood = beside.submit(_flood, machine, other, per_s=5 * capacity_per_s)
-        during = generator.run(calm)
-        flood.result()
-    assert "503" not in during.errors, during.errors
-    # They share the gateway's processor, and on this machine the generator's too, but not the line.
-    told = f"{during.per_s:.0f}/s beside a flood, {before.per_s:.0f}/s alone"
-    assert during.per_s >= BESIDE_FLOOD_MIN * before.per_s, told
+    def measure() -> None:
+        calm = ClosedLoop(_aim(machine, endpoint=FAST), callers=2, warm_up_s=1.0, duration_s=2.0)
+        before = generator.run(calm)
+        with load_generator() as other, ThreadPoolExecutor(1) as beside:
+            flood = beside.submit(_flood, machine, other, per_s=5 * capacity_per_s)
+            during = generator.run(calm)
+            flood.result()
+        assert "503" not in during.errors, during.errors
+        # They share the gateway's processor, and on this machine the generator's too, but not the line.
+        told = f"{during.per_s:.0f}/s beside a flood, {before.per_s:.0f}/s alone"
+        assert during.per_s >= BESIDE_FLOOD_MIN * before.per_s, told
+
+    holds_once(measure)
 
 
 def test_refusing_takes_no_time_from_answers_where_the_gateway_itself_is_the_bottleneck(
     quick_machine: Machine, generator: Generator
 ) -> None:
-    before = _closed(quick_machine, generator, callers=32, seconds=2.0)
-    block = _flood(quick_machine, generator, per_s=4 * before.per_s)
-    after = _closed(quick_machine, generator, callers=32, seconds=2.0)
-    told = f"{before.per_s:.0f}/s before, {block.per_s:.0f}/s beside the flood, {after.per_s:.0f}/s after"
-    # Without the lobby a fiftieth is left; a quarter allows for what else runs on two cores.
-    assert block.per_s >= 0.25 * min(before.per_s, after.per_s), f"{told}; {dict(block.errors)}"
-    assert after.percentile_us(50) <= 4 * before.percentile_us(50), told
+    def measure() -> None:
+        before = _closed(quick_machine, generator, callers=32, seconds=0.6)
+        block = _flood(quick_machine, generator, per_s=4 * before.per_s, warm_up_s=1.0, burst_s=BURST_S / 2)
+        after = _closed(quick_machine, generator, callers=32, seconds=0.6)
+        told = f"{before.per_s:.0f}/s before, {block.per_s:.0f}/s beside the flood, {after.per_s:.0f}/s after"
+        # Without the lobby a fiftieth is left; a quarter allows for what else runs on two cores.
+        assert block.per_s >= 0.25 * min(before.per_s, after.per_s), f"{told}; {dict(block.errors)}"
+        assert after.percentile_us(50) <= 4 * before.percentile_us(50), told
+
+    holds_once(measure)

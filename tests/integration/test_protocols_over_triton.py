@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 
+from harness import http_calls
 from harness.bundles import BuiltBundle, instance
 from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, Machine, running_machine
@@ -36,7 +36,7 @@ def test_every_protocol_gives_the_answer_of_the_rest_api(machine: Running) -> No
     running, _ = machine
     rows = [instance()]
     expected = running.predict().json()["predictions"][0]["probability"]
-    with httpx.Client(base_url=running.url, timeout=30) as client:
+    with http_calls.client(base_url=running.url, timeout=30) as client:
         oip = client.post(
             f"/v2/models/{ENDPOINT}/infer", json={"inputs": json_tensors(rows), "parameters": {"as_of": AS_OF}}
         ).json()

@@ -13,7 +13,7 @@ from skewless.registry import database
 from skewless.registry.api_keys import KEYS_MAX, hash_of
 from skewless.registry.api_scopes import ApiRate, ApiScope
 from skewless.registry.repository import Registry
-from skewless.registry.tables import Base
+from skewless.registry.schema import Base
 from skewless.timestamps import Micros
 
 NOW = 1_000

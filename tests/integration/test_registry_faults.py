@@ -157,7 +157,7 @@ def test_a_server_that_does_not_answer_any_more_is_given_up(url: str, proxy: Pro
             registry.routes()
         bound_s = (STATEMENT_TIMEOUT_MS + SILENCE_MS) / 1_000
         # The pool's question, and then the new connection, whose own bound is 5 s.
-        assert bound_s <= time.monotonic() - started < bound_s + 15
+        assert bound_s <= time.monotonic() - started < bound_s + 60
         assert SECRET not in str(refused.value)
         proxy.holding = False
         assert registry.endpoint("one").route.live == FIRST
@@ -169,7 +169,7 @@ def test_a_lock_is_waited_for_only_so_long(url: str) -> None:
         started = time.monotonic()
         with pytest.raises(Unavailable, match="lock timeout"):
             _promote(Registry(engine))
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 90
     assert _live(url) == FIRST
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from harness.bundles import content
 from harness.feature_repository import FEAST_WARNS, MODEL, small_repository
 from harness.replays import RecordingHome, answered
+from skewless.adapters.local_model import local_model
 from skewless.bundles.bundle import Bundle
-from skewless.cli.local_model import local_model
 from skewless.cli.main import main
 from skewless.cli.workspace import Workspace
 from skewless.dtypes import Column, Dtype

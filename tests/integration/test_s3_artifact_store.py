@@ -26,7 +26,7 @@ from skewless.timestamps import SECOND_US
 
 PATIENT = Patience()
 HASTY = Patience(connect_s=0.5, request_s=1.0, retries_max=1, retry_s=1.0)
-HASTY_S_MAX = 8.0
+HASTY_S_MAX = 30.0
 """An operation of a hasty store begins few requests before one fails; the rest is for a busy machine."""
 MEMORY_KIB_MAX = 90 * 1024
 """Four requests at a time of 4 MiB, which the client holds up to three times, and what the client itself takes."""

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from harness import http_calls
 from harness.bundles import flights_at, instance
 from harness.gateways import ENDPOINT
 from harness.machines import AS_OF, NOW, Machine, running_machine
@@ -19,7 +20,7 @@ from harness.servers import wait_until
 from skewless.registry.api_scopes import ApiRate, ApiScope
 
 REVOKED_WITHIN_S = 2.0
-SLACK_S = 8.0
+SLACK_S = 28.0
 """Of a machine that runs all other tests at once."""
 WRONG_KEY = "skw_" + "x" * 43
 
@@ -27,7 +28,8 @@ WRONG_KEY = "skw_" + "x" * 43
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("guarded")
-    with running_machine(folder, DEVELOPMENT="false", RATE_PER_S="100000", WORKERS="2") as running:
+    own = {"DEVELOPMENT": "false", "RATE_PER_S": "100000", "WORKERS": "2"}
+    with running_machine(folder, tritons=0, TRITON="in-process", **own) as running:
         built = running.build(0)
         running.registry.create_endpoint(ENDPOINT, description="", bundle=built.digest, actor="test", reason="test")
         running.fill(flights_at(NOW))
@@ -49,7 +51,7 @@ def _statuses(machine: Machine, secret: str) -> set[int]:
 
 def _post(machine: Machine, headers: dict[str, str], *, endpoint: str = ENDPOINT, **changes: object) -> httpx.Response:
     body = {"instances": [instance(), instance(**changes)], "options": {"as_of": AS_OF}}
-    return httpx.post(f"{machine.url}/v1/endpoints/{endpoint}/predict", json=body, headers=headers, timeout=30)
+    return http_calls.post(f"{machine.url}/v1/endpoints/{endpoint}/predict", json=body, headers=headers, timeout=30)
 
 
 def test_whoever_is_not_known_is_told_how_to_ask(machine: Machine) -> None:
@@ -60,13 +62,13 @@ def test_whoever_is_not_known_is_told_how_to_ask(machine: Machine) -> None:
     assert wrong.status_code == 401
     assert 'error="invalid_token"' in wrong.headers["www-authenticate"]
     for path in ("/v1/endpoints", f"/v1/endpoints/{ENDPOINT}", "/v1/endpoints/no-such-endpoint"):
-        assert httpx.get(f"{machine.url}{path}", timeout=30).status_code == 401, path
-    outcomes = httpx.post(f"{machine.url}/v1/outcomes", json={"outcomes": []}, timeout=30)
+        assert http_calls.get(f"{machine.url}{path}", timeout=30).status_code == 401, path
+    outcomes = http_calls.post(f"{machine.url}/v1/outcomes", json={"outcomes": []}, timeout=30)
     assert outcomes.status_code == 401
 
 
 def test_a_credential_is_looked_at_before_the_body(machine: Machine) -> None:
-    refused = httpx.post(
+    refused = http_calls.post(
         f"{machine.url}/v1/endpoints/{ENDPOINT}/predict", content=b"no JSON at all", timeout=30,
         headers={"Authorization": f"Bearer {WRONG_KEY}", "Content-Type": "text/plain"},
     )  # fmt: skip
@@ -84,10 +86,10 @@ def test_a_key_opens_by_either_header_what_its_scopes_name(machine: Machine) -> 
     other = _ask(machine, secret, endpoint="other")
     assert other.status_code == 403, "whether it exists is none of its business"
     headers = {"X-API-Key": secret}
-    listed = httpx.get(f"{machine.url}/v1/endpoints", headers=headers, timeout=30).json()
+    listed = http_calls.get(f"{machine.url}/v1/endpoints", headers=headers, timeout=30).json()
     assert [each["endpoint"] for each in listed["endpoints"]] == [ENDPOINT]
     elsewhere = machine.registry.add_api_key("elsewhere", [ApiScope(("other",))])
-    seen = httpx.get(f"{machine.url}/v1/endpoints", headers={"X-API-Key": elsewhere}, timeout=30).json()
+    seen = http_calls.get(f"{machine.url}/v1/endpoints", headers={"X-API-Key": elsewhere}, timeout=30).json()
     assert seen["endpoints"] == []
 
 
@@ -102,7 +104,14 @@ def test_a_revoked_key_opens_nothing_within_two_seconds(machine: Machine) -> Non
 
 def test_a_caller_beyond_its_rate_is_told_when_to_ask_again_also_by_a_gateway_started_anew(machine: Machine) -> None:
     secret = machine.registry.add_api_key("slow", [ApiScope(("*",))], rate=ApiRate(0.01, 3))
-    answers = [_ask(machine, secret) for _ in range(4)]
+    answers: list[httpx.Response] = []
+
+    def are_four() -> bool:
+        # A worker that has not heard of the new key yet knows nobody by it.
+        answers.extend(each for each in [_ask(machine, secret)] if each.status_code != 401)
+        return len(answers) == 4
+
+    wait_until(are_four, "the new key opens")
     assert [each.status_code for each in answers] == [200, 200, 200, 429]
     refused = answers[-1]
     assert refused.json()["code"] == "rate_limited"
@@ -112,30 +121,32 @@ def test_a_caller_beyond_its_rate_is_told_when_to_ask_again_also_by_a_gateway_st
     machine.stop("gateway", kill=True)
     machine.start("gateway")
     machine.wait_until_ready()
+    wait_until(lambda: _ask(machine, secret).status_code != 401, "the key is known again")
     assert _ask(machine, secret).status_code == 429
 
 
 def test_what_everybody_may_know_is_open_and_no_more(machine: Machine) -> None:
     for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
-        assert httpx.get(f"{machine.url}{path}", timeout=30).status_code == 200, path
-    ready = httpx.get(f"{machine.url}/readyz", timeout=30).text
+        assert http_calls.get(f"{machine.url}{path}", timeout=30).status_code == 200, path
+    ready = http_calls.get(f"{machine.url}/readyz", timeout=30).text
     assert "127.0.0.1" not in ready
-    assert httpx.get(f"{machine.url}/metrics", timeout=30).status_code in (401, 404)
+    assert http_calls.get(f"{machine.url}/metrics", timeout=30).status_code in (401, 404)
 
 
 def test_every_answer_keeps_browsers_and_caches_from_misusing_it(machine: Machine) -> None:
     secret = machine.registry.add_api_key("browser", [ApiScope(("*",))])
     answers = {
         "200": _ask(machine, secret), "401": _ask(machine, None), "404": _ask(machine, secret, endpoint="other"),
-        "405": httpx.delete(f"{machine.url}/healthz", timeout=30), "nowhere": httpx.get(f"{machine.url}/x", timeout=30),
-        "health": httpx.get(f"{machine.url}/healthz", timeout=30),
+        "405": http_calls.delete(f"{machine.url}/healthz", timeout=30),
+        "nowhere": http_calls.get(f"{machine.url}/x", timeout=30),
+        "health": http_calls.get(f"{machine.url}/healthz", timeout=30),
     }  # fmt: skip
     for name, answer in answers.items():
         assert answer.headers.get("x-content-type-options") == "nosniff", name
         assert answer.headers.get("cache-control") == "no-store", name
         assert "server" not in answer.headers, name
         assert "access-control-allow-origin" not in answer.headers, name
-    docs = httpx.get(f"{machine.url}/docs", timeout=30)
+    docs = http_calls.get(f"{machine.url}/docs", timeout=30)
     assert "frame-ancestors 'none'" in docs.headers["content-security-policy"]
     preflight = httpx.options(
         f"{machine.url}/v1/endpoints/{ENDPOINT}/predict", timeout=30,
@@ -150,7 +161,7 @@ def test_no_secret_stands_in_anything_that_the_gateway_wrote_or_tells(machine: M
     for each in (secret, WRONG_KEY, token, f"{token}=="):
         answers = [_ask(machine, each), _post(machine, {"X-API-Key": each}), _post(machine, {"Authorization": each})]
         assert not any(each in answer.text + str(answer.headers) for answer in answers)
-    told = machine.metrics() + httpx.get(f"{machine.admin_url}/readyz", timeout=30).text
+    told = machine.metrics() + http_calls.get(f"{machine.admin_url}/readyz", timeout=30).text
     found = [
         str(path.relative_to(machine.folder))
         for path in machine.folder.rglob("*")

@@ -107,7 +107,7 @@ def test_an_endless_answer_is_cut_and_a_stalled_one_given_up(provider: IdentityP
     begun_s = time.monotonic()
     with pytest.raises(Unavailable, match=r"timed out|too long"):
         _source(provider, timeout_s=2.0).fetch()
-    assert time.monotonic() - begun_s < 20
+    assert time.monotonic() - begun_s < 60
 
 
 def test_an_address_that_is_not_https_is_refused_when_it_is_set() -> None:

@@ -1,6 +1,6 @@
 """Consumers of the segment stream that are killed, slow, or meet a server that was: every row has its effect once."""
 
-import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,7 +8,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,19 @@ from skewless.serving.log_blocks import blocks, encode
 from skewless.serving.records import Outcome
 
 Opened = Callable[..., SegmentStream]
-SEGMENTS, ROWS = 40, 400
-DEATHS_MIN = 8
+ROWS = 400
+DEATHS = ("before", "between", "after", "any")
+"""Before an effect, between the effect and its commit, after the commit and before the acknowledgement, or wherever it
+is after some time. Every member dies in each of these ways."""
+BEHIND_MAX = 20
+"""Segments that a publisher is ahead of what has had its effect."""
 LARGE_ROWS = 1_500
 INSERT = text("INSERT INTO effects (name) VALUES (:name)")
 PATIENCE_S = 120.0
-# Lives one after another in forks of one process, each killed at a step drawn at random: before an effect, between the
-# effect and its commit, after the commit and before the acknowledgement, or after a time, wherever it is then.
+# Lives one after another in forks of one process, each until it comes to where it is to die, however late that is; the
+# last one lives until standard input ends. A file says which deaths were died.
 DRIVER = '''
-import json, os, random, signal, sys
+import os, random, signal, sys, threading
 from sqlalchemy import text
 from skewless.adapters.redis_url import parse_store_url
 from skewless.adapters.segment_consumer import SegmentConsumer
@@ -55,8 +60,8 @@ from skewless.limits import STREAM_BYTES_MIN
 from skewless.registry import database
 from skewless.registry.consumed_segments import ConsumedSegments
 
-url, database_url, name, seed = sys.argv[1:]
-drawn = random.Random(int(seed))
+url, database_url, name, died, *deaths = sys.argv[1:]
+drawn = random.Random(name)
 
 
 def die():
@@ -64,7 +69,7 @@ def die():
 
 
 def live(step, steps_left, after_s):
-    """Consume until idle, or until the drawn death."""
+    """Consume until that step was come to so often, or the end of standard input."""
     left = [steps_left]
 
     def reached(which):
@@ -99,13 +104,14 @@ def live(step, steps_left, after_s):
     if step == "any":
         signal.setitimer(signal.ITIMER_REAL, after_s)  # its default ends the process without a word
     ledger = ConsumedSegments(database.engine(database_url))
-    SegmentConsumer(stream, ledger, group="group", name=name).run(handle, idle_s=2.5)
+    stop = threading.Event()
+    if step == "never":
+        threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    SegmentConsumer(stream, ledger, group="group", name=name).run(handle, stop=stop)
 
 
-killed = 0
-while True:
-    step = drawn.choice(["before", "between", "after", "any"])
-    steps_left, after_s = drawn.randint(1, 3), drawn.uniform(0.01, 0.4)
+for step in (*deaths, "never"):
+    steps_left, after_s = drawn.randint(1, 2), drawn.uniform(0.01, 0.4)
     process = os.fork()
     if process == 0:
         status = 1
@@ -115,11 +121,9 @@ while True:
         finally:
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    assert status in (0, -signal.SIGKILL, -signal.SIGALRM), status
-    if status == 0:
-        break
-    killed += 1
-print(json.dumps({"killed": killed}))
+    assert status == {"never": 0, "any": -signal.SIGALRM}.get(step, -signal.SIGKILL), (step, status)
+    with open(died, "a") as file:
+        file.write(step + "\\n")
 '''
 
 
@@ -216,30 +220,58 @@ def consuming(
         assert not thread.is_alive()
 
 
+@dataclass
+class Publisher:
+    """Publishes one segment after another, every third again: as one that was killed before it noted that it had."""
+
+    stream: SegmentStream
+    database_url: str
+    segments: list[tuple[SegmentPart, ...]] = field(default_factory=list)
+
+    def publish_next(self) -> None:
+        """Publish a segment, where those before have not too much of their effect still to come."""
+        if len(self.segments) * ROWS - effects(self.database_url).total() >= BEHIND_MAX * ROWS:
+            return
+        self.segments.append(a_segment(len(self.segments) + 1, ROWS))
+        publish(self.stream, *self.segments[-2 if len(self.segments) % 3 == 0 else -1 :])
+
+
 def test_consumers_that_are_killed_at_any_point_have_every_effect_exactly_once(
-    server: Server, registry_url: str, opened: Opened
+    server: Server, registry_url: str, opened: Opened, tmp_path: Path
 ) -> None:
-    segments = [a_segment(number, ROWS) for number in range(1, SEGMENTS + 1)]
+    ways = {"member-1": DEATHS, "member-2": DEATHS[::-1]}
+    died = {name: tmp_path / name for name in ways}
     with effects_table(registry_url):
-        stream = opened(server.url)
-        publish(stream, *segments[:10])
+        publisher = Publisher(opened(server.url), registry_url)
+
+        def have_died() -> bool:
+            publisher.publish_next()
+            return all(died[name].exists() and died[name].read_text().split() == [*ways[name]] for name in ways)
+
         members = [
             subprocess.Popen(
-                [sys.executable, "-c", DRIVER, server.url, registry_url, f"member-{member}", str(member)],
-                stdout=subprocess.PIPE,
+                [sys.executable, "-c", DRIVER, server.url, registry_url, name, str(died[name]), *ways[name]],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
             )
-            for member in (1, 2)
+            for name in ways
         ]
-        # Some come twice, as from a publisher that was killed before it noted what it had published.
-        publish(stream, *segments[5:], *segments[20:30])
-        said = [json.loads(member.communicate(timeout=PATIENCE_S)[0]) for member in members]
+        try:
+            wait_until(have_died, "every member died in every way", timeout_s=PATIENCE_S)
+            wanted = Counter(named_rows(*publisher.segments))
+            wait_until(lambda: effects(registry_url).total() >= wanted.total(), "all effects", timeout_s=PATIENCE_S)
+            for member in members:
+                member.communicate(timeout=PATIENCE_S)
+        finally:
+            for member in members:
+                with suppress(ProcessLookupError):
+                    os.killpg(member.pid, signal.SIGKILL)
+                member.communicate()
         assert [member.returncode for member in members] == [0, 0]
-        found = effects(registry_url)
-    assert found == Counter(named_rows(*segments))
-    assert sum(each["killed"] for each in said) >= DEATHS_MIN
+        assert effects(registry_url) == wanted
     with opened_ledger(registry_url) as ledger:
         assert ledger.gaps("group") == ()
-        assert list(ledger.missed("group", [parts[0].head.segment for parts in segments])) == []
+        assert list(ledger.missed("group", [parts[0].head.segment for parts in publisher.segments])) == []
 
 
 def test_a_server_killed_and_started_again_loses_nothing_that_was_published(

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.killed_shipper import KILLS
 
 TESTS = Path(__file__).parents[1]
-EVERY = int(os.environ.get("SKEWLESS_TEST_SHIPPER_STEPS", "3"))
+EVERY = int(os.environ.get("SKEWLESS_TEST_SHIPPER_STEPS", "5"))
 """Kills at one step in so many; 1 is all of them."""
 SEED = int(os.environ.get("SKEWLESS_TEST_SHIPPER_SEED", "7"))
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner
 
+from harness import http_calls
 from harness.s3 import running_s3, use_credentials
 from harness.servers import running, wait_until
 from harness.stored_logs import an_outcome, answers, stored_ids, stored_rows, write_segment
@@ -54,7 +54,7 @@ def store_of(home: Home) -> LogStore:
 
 
 def metrics(url: str) -> dict[str, float]:
-    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
+    lines = http_calls.get(f"{url}/metrics", timeout=30).text.splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
@@ -83,8 +83,8 @@ def test_segments_are_shipped_counted_and_the_last_ones_at_the_end(home: Home) -
         assert page["skewless_shipper_waiting_segments"] == 0
         assert page['skewless_shipper_sink_up{sink="store"}'] == 1
         assert page["skewless_shipper_rounds_total"] == 1
-        assert httpx.get(f"{url}/healthz", timeout=30).text == "ok\n"
-        assert httpx.get(f"{url}/other", timeout=30).status_code == 404
+        assert http_calls.get(f"{url}/healthz", timeout=30).text == "ok\n"
+        assert http_calls.get(f"{url}/other", timeout=30).status_code == 404
     with shipping(home, ROUND_S="3600") as url:
         write_segment(home.predictions, [two])
         wait_until(lambda: metrics(url).get("skewless_shipper_waiting_segments") == 1.0, "it waits for others")

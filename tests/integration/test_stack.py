@@ -90,7 +90,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def test_a_started_stack_answers_at_its_addresses(stack: StackState) -> None:
-    assert list(pids(stack)) == ["valkey", "triton", "shipper", "gateway"]
+    assert list(pids(stack)) == ["valkey", "triton", "shipper", "gateway", "monitor"]
     assert stack.allow_as_of
     connection = http.client.HTTPConnection(stack.gateway_url.removeprefix("http://"), timeout=5)
     try:
@@ -111,7 +111,7 @@ def test_a_second_up_says_where_the_first_is_and_leaves_it_alone(settings: Setti
     assert running(settings.folders) == stack
 
 
-@pytest.mark.parametrize("name", ["valkey", "triton", "shipper", "gateway"])
+@pytest.mark.parametrize("name", ["valkey", "triton", "shipper", "gateway", "monitor"])
 def test_a_killed_process_comes_back_at_the_same_address(settings: Settings, stack: StackState, name: str) -> None:
     home = settings.folders
     os.kill(pids(stack)[name], signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_a_stack_in_the_foreground_stops_on_a_signal(settings: Settings, number:
         wait_until(lambda: is_up(home, foreground.pid), "the stack is up")
         state = running(home)
         foreground.send_signal(number)
-        assert foreground.wait(30) == 0
+        assert foreground.wait(60) == 0
         wait_until_nothing_is_left(state)
     finally:
         foreground.kill()

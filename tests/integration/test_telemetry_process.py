@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from harness import http_calls
 from harness.bundles import flights_at, instance
 from harness.collector import Collector, attributes, running_collector
 from harness.gateways import ENDPOINT
@@ -50,7 +51,7 @@ def _traced(triton: Any, url: str) -> Any:
 
 def _ask(machine: Machine, headers: dict[str, str], **changes: object) -> httpx.Response:
     body = {"instances": [instance(**changes)], "options": {"as_of": AS_OF}}
-    return httpx.post(f"{machine.url}/v1/endpoints/{ENDPOINT}/predict", json=body, headers=headers, timeout=30)
+    return http_calls.post(f"{machine.url}/v1/endpoints/{ENDPOINT}/predict", json=body, headers=headers, timeout=30)
 
 
 def _lines(machine: Machine) -> list[dict[str, Any]]:
@@ -124,7 +125,7 @@ def test_a_scraper_that_takes_examples_finds_the_trace(observed: tuple[Machine, 
     machine, _ = observed
     assert _ask(machine, SAMPLED).status_code == 200
     accept = {"accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
-    page = httpx.get(f"{machine.admin_url}/metrics", headers=accept, timeout=30)
+    page = http_calls.get(f"{machine.admin_url}/metrics", headers=accept, timeout=30)
     assert page.headers["content-type"].startswith("application/openmetrics-text")
     families = {family.name: family for family in text_string_to_metric_families(page.text)}  # type: ignore[no-untyped-call]  # the library has no types for it
     seconds = families["skewless_stage_seconds"].samples

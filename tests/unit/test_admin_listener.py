@@ -161,10 +161,11 @@ def test_a_gateway_that_was_started_by_whoever_imported_feast_keeps_its_metrics_
 def test_feast_in_the_same_process_cannot_move_metrics_that_were_imported_before() -> None:
     code = (
         "import skewless_gateway.metrics, feast, os; from prometheus_client import values;"
-        "assert 'PROMETHEUS_MULTIPROC_DIR' in os.environ, 'Feast no longer does this';"
+        "os.environ['PROMETHEUS_MULTIPROC_DIR'];"  # or Feast no longer does this
         "print(values.ValueClass.__name__)"
     )
-    assert _run(code) == "MutexValue\n"
+    # Optimised, Python leaves out the checks that take Feast longest to prepare.
+    assert _run(code, "-O") == "MutexValue\n"
 
 
 def test_the_parent_of_workers_loads_nothing_that_answers_predictions() -> None:
@@ -172,8 +173,10 @@ def test_the_parent_of_workers_loads_nothing_that_answers_predictions() -> None:
     assert not {"numpy", "sqlalchemy", "fastapi", "pyarrow", "hiredis", "tritonclient", "grpc"} & set(loaded)
 
 
-def _run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+def _run(code: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,6 +1,7 @@
 """Overload, over the real admission and servers whose capacity is known, in virtual time: the same in every run."""
 
 import asyncio
+import os
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from harness.overload import Gate, PlacesServer, Seen, Server, SharedCallServer
 from harness.virtual_time import in_virtual_time
 
 SEEDS = pytest.mark.parametrize("seed", [1, 2])
+A_SEED = pytest.mark.parametrize("seed", [1, 2, 3] if "SKEWLESS_TEST_OVERLOAD_S" in os.environ else [2])
 MakeServer = Callable[[Gate], Server]
 
 
@@ -53,7 +55,7 @@ def test_under_five_times_the_capacity_nearly_all_of_it_does_good(seed: int, mak
     in_virtual_time(story())
 
 
-@SEEDS
+@A_SEED
 def test_short_deadlines_are_kept_by_admitting_less(seed: int) -> None:
     async def story() -> None:
         most = await capacity(seed, shared_calls)
@@ -66,7 +68,7 @@ def test_short_deadlines_are_kept_by_admitting_less(seed: int) -> None:
     in_virtual_time(story())
 
 
-@SEEDS
+@A_SEED
 @each_server
 def test_after_a_burst_everything_is_as_before_at_once(seed: int, make_server: MakeServer) -> None:
     async def story() -> None:
@@ -84,7 +86,7 @@ def test_after_a_burst_everything_is_as_before_at_once(seed: int, make_server: M
     in_virtual_time(story())
 
 
-@SEEDS
+@A_SEED
 def test_the_flood_of_one_endpoint_starves_no_other(seed: int) -> None:
     async def story() -> None:
         most = await capacity(seed, shared_calls)
@@ -101,7 +103,7 @@ def test_the_flood_of_one_endpoint_starves_no_other(seed: int) -> None:
     in_virtual_time(story())
 
 
-@SEEDS
+@A_SEED
 def test_two_floods_of_one_server_get_about_as_much_each(seed: int) -> None:
     async def story() -> None:
         most = await capacity(seed, places)

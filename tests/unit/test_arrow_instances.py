@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.bundles import contract, instance
+from harness.examples import examples
 from skewless.adapters.arrow_instances import WINDOW_ROWS, ArrowRows
 from skewless.adapters.arrow_messages import ArrowBatches
 from skewless.dtypes import Column, Dtype
@@ -131,7 +132,7 @@ def test_an_integer_that_does_not_fit_is_refused_by_its_row_in_jsons_words(
     assert (refused.allowed, refused.code) == (expected.value.allowed, "mistyped_field")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64) | st.integers(-(1 << 62), 1 << 62), min_size=1)
 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 
+from harness.examples import examples
 from skewless import canonical_json
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
@@ -241,7 +242,7 @@ def test_what_is_read_back_is_what_was_written() -> None:
     assert read.counter().layout.digest == BASELINE.counter().layout.digest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.none() | st.floats(width=32), max_size=20),
     st.lists(st.none() | st.floats(), max_size=20),
@@ -293,7 +294,7 @@ STORED = json.loads(canonical_json.encode(BASELINE.to_json()))
 PLACES = _places(STORED)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(PLACES), st.sampled_from([None, True, -1, 1.5, "a", [], {}, 10**400, KeyError]))
 def test_any_other_json_is_refused_or_is_a_baseline(path: tuple[str | int, ...], value: Any) -> None:
     if value is KeyError and not path:
@@ -350,7 +351,7 @@ def test_a_baseline_is_valid_by_the_published_schema() -> None:
     assert [error.json_path for error in VALIDATOR.iter_errors(STORED)] == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.sampled_from(PLACES), st.sampled_from([True, -1, 1.5, "a", [], {}]))
 def test_what_the_loader_takes_is_valid_by_the_schema(path: tuple[str | int, ...], value: Any) -> None:
     changed = _changed(path, value)

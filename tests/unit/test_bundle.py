@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness import tampering
 from harness.bundles import BuiltBundle, build_bundle, content, model
+from harness.examples import examples
 from skewless import canonical_json
 from skewless.bundles.bundle import FILES, MODEL_FOLDER, load_bundle, write_bundle
 from skewless.bundles.golden import check_same_bits
@@ -251,7 +252,7 @@ def copy(built: BuiltBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(built.folder, tmp_path_factory.mktemp("copies") / "bundle"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(data=st.data())
 def test_any_single_byte_changed_in_any_file_is_refused(built: BuiltBundle, copy: Path, data: st.DataObject) -> None:
     path = copy / data.draw(st.sampled_from([*EVERY_FILE, MANIFEST]), label="file")
@@ -266,7 +267,7 @@ def test_any_single_byte_changed_in_any_file_is_refused(built: BuiltBundle, copy
         path.write_bytes(whole)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(data=st.data())
 def test_any_file_cut_anywhere_is_refused_as_torn(built: BuiltBundle, copy: Path, data: st.DataObject) -> None:
     path = copy / data.draw(st.sampled_from([*EVERY_FILE, MANIFEST]), label="file")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from harness import tampering
 from harness.bundles import build_bundle
+from harness.examples import examples
 from skewless.adapters.step_loader import TransformSteps
 from skewless.bundles.admission import Result, Surroundings, admit
 from skewless.bundles.bundle import FILES, Bundle, load_bundle
@@ -91,7 +92,9 @@ def _prepare(bundle: Bundle) -> None:
         prepare_bundle(bundle, "model")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(data=st.data())
 def test_any_change_of_a_document_is_a_bundle_or_a_refusal_in_words(folder: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(FILES)), label="file")

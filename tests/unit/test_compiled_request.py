@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from skewless.column_table import ColumnLayout
 from skewless.dtypes import TABLE, Dtype
 from skewless.errors import InvalidRequest
@@ -164,13 +165,13 @@ def option_values(*, spoiled: bool) -> st.SearchStrategy[Any]:
     return st.one_of(fitting, ANY) if spoiled else fitting
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(bodies())
 def test_both_readers_agree_on_bodies_that_nearly_fit(case: tuple[InstanceValidator, bytes]) -> None:
     assert_both_agree(*case)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(bodies(), st.data())
 def test_both_readers_agree_on_damaged_bytes(case: tuple[InstanceValidator, bytes], data: st.DataObject) -> None:
     fields, body = case
@@ -237,7 +238,7 @@ def test_an_ordinary_body_never_takes_the_careful_path() -> None:
     assert request.columns["bytes"].values[0] == b"A"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(bodies())
 def test_lines_are_read_as_the_instances_of_a_body_or_not_at_all(case: tuple[InstanceValidator, bytes]) -> None:
     fields, body = case

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from skewless.settings import ShipperSettings, variable_name
+from harness.rules import RECORDED, rules
+from skewless.settings import MonitorSettings, ShipperSettings, variable_name
 from skewless_gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def test_images_have_a_version(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "dockerfile", sorted((ROOT / "services").glob("*/Dockerfile")), ids=lambda each: each.parent.name
+    "dockerfile", sorted(ROOT.glob("[sm]*/skewless_*/Dockerfile")), ids=lambda each: each.parent.name
 )
 def test_dockerfiles_start_from_versions_and_install_hashes(dockerfile: Path) -> None:
     text = dockerfile.read_text()
@@ -139,18 +140,55 @@ def test_prometheus_scrapes_the_shipper() -> None:
     assert job["static_configs"][0]["targets"] == [f"shipper:{port}"]
 
 
-def test_alerts_name_metrics_that_services_have() -> None:
-    rules = yaml.safe_load((ROOT / "monitoring/prometheus/alerts.yml").read_text())
-    services = ("services/skewless_gateway", "services/skewless_shipper")
-    metrics = "".join(path.read_text() for each in services for path in (ROOT / each).rglob("*.py"))
-    expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
-    for metric in re.findall(r"\bskewless_\w+", expressions):
-        family = re.sub(r"_(bucket|sum|count|total)$", "", metric)
-        assert f'"{family}' in metrics, f"no module of {' or '.join(services)} has {metric}"
+def test_the_monitor_gets_settings_that_it_has_and_sees_what_others_write() -> None:
+    known = {variable_name(MonitorSettings, field) for field in MonitorSettings.model_fields}
+    monitor, gateway = SERVICES["monitor"], SERVICES["gateway"]
+    given = monitor["environment"]
+    assert set(given) <= known, f"the monitor has no {sorted(set(given) - known)}; it has {sorted(known)}"
+    required = {
+        variable_name(MonitorSettings, name)
+        for name, field in MonitorSettings.model_fields.items()
+        if field.is_required()
+    }
+    assert required <= set(given)
+    for name in ("DATABASE_URL", "ARTIFACTS", "PREDICTION_LOG"):
+        assert given[f"SKEWLESS_MONITOR_{name}"] == gateway["environment"][f"SKEWLESS_GATEWAY_{name}"], name
+    assert given["SKEWLESS_MONITOR_LOG_STORE"] == SERVICES["shipper"]["environment"]["SKEWLESS_SHIPPER_LOG_STORE"]
+    assert "predictions:/var/lib/skewless/predictions:ro" in monitor["volumes"], "it reads the log, and never writes it"
 
 
-def test_every_alert_says_what_it_means_and_what_to_do() -> None:
-    rules = yaml.safe_load((ROOT / "monitoring/prometheus/alerts.yml").read_text())
-    for rule in (rule for group in rules["groups"] for rule in group["rules"]):
-        assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
-        assert set(rule["annotations"]) >= {"summary", "hint"}, rule["alert"]
+def test_prometheus_scrapes_the_monitor_and_tells_alertmanager() -> None:
+    config = yaml.safe_load((ROOT / "monitoring" / "prometheus" / "prometheus.yml").read_text())
+    (job,) = [each for each in config["scrape_configs"] if each["job_name"] == "monitor"]
+    port = SERVICES["monitor"]["environment"]["SKEWLESS_MONITOR_PORT"]
+    assert job["static_configs"][0]["targets"] == [f"monitor:{port}"]
+    (told,) = config["alerting"]["alertmanagers"]
+    (target,) = told["static_configs"][0]["targets"]
+    name, _, port = target.partition(":")
+    assert f"127.0.0.1:{port}:{port}" in SERVICES[name]["ports"]
+    (folder,) = [each for each in SERVICES[name]["volumes"] if each.endswith(":/etc/alertmanager:ro")]
+    assert (ROOT / folder.partition(":")[0] / "alertmanager.yml").is_file()
+
+
+def test_images_are_built_from_all_that_their_dockerfiles_copy() -> None:
+    kept = {
+        line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }
+    for dockerfile in ROOT.glob("[sm]*/skewless_*/Dockerfile"):
+        copied = re.findall(r"^COPY (?!--)(.+) \S+$", dockerfile.read_text(), re.MULTILINE)
+        missing = {each.partition("/")[0] for line in copied for each in line.split()} - kept
+        assert not missing, f"{dockerfile}: .dockerignore leaves out {sorted(missing)}"
+        roots = {"platform", "services", "monitoring", "feature_repo", "migrations"}
+        if "--no-build-isolation ." in dockerfile.read_text():
+            assert roots <= {each for line in copied for each in line.split()}, (
+                f"{dockerfile} builds without a source root"
+            )
+
+
+def test_metrics_of_rules_stand_in_the_code_of_some_process() -> None:
+    processes = ("services/skewless_gateway", "services/skewless_shipper", "monitoring/skewless_monitor")
+    metrics = "".join(path.read_text() for each in processes for path in (ROOT / each).rglob("*.py"))
+    for rule in rules():
+        for metric in re.findall(r"\bskewless_\w+", RECORDED.sub("", rule.expr)):
+            family = re.sub(r"_(bucket|sum|count|total)$", "", metric)
+            assert f'"{family}' in metrics, f"{rule.name}: no module of {', '.join(processes)} has {metric}"

@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from skewless.cli.main import EXIT_CODES, EXIT_MEANINGS, main
-from skewless.settings import Settings, ShipperSettings, StackSettings, variable_name
+from harness.documented import resolve
+from skewless.cli.main import EXIT_CODES, EXIT_MEANINGS
+from skewless.settings import MonitorSettings, Settings, ShipperSettings, StackSettings, variable_name
 from skewless_gateway import problems
 from skewless_gateway.problems import STATUS_OF_CLASS
 from skewless_gateway.settings import GatewaySettings
@@ -27,7 +27,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs
 ADRS = sorted((ROOT / "docs" / "adr").glob("*"))
 ADR_LINES_MAX = 80
 ADR_SECTIONS = ("Context", "Decision", "Rejected alternatives", "Consequences", "Revisit when")
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, StackSettings, GatewaySettings, ShipperSettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, StackSettings, GatewaySettings, ShipperSettings, MonitorSettings)
 SHELL = {"bash", "console", "sh", "shell"}
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -55,23 +55,6 @@ def _targets() -> set[str]:
     return set(re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, re.MULTILINE))
 
 
-def _resolve(words: list[str]) -> None:
-    """Follow the words of a `skewless …` line through the command tree. Fails at a word that is no command."""
-    command: click.Command = main
-    context = click.Context(main)
-    for word in words:
-        if not isinstance(command, click.Group) or word.startswith("-"):
-            break
-        found = command.get_command(context, word)
-        assert found is not None, (
-            f"`skewless {' '.join(words)}`: `{word}` is no command of {command.list_commands(context)}"
-        )
-        command = found
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in {*options, "--help"}]
-    assert not unknown, f"`skewless {' '.join(words)}` has no {unknown}; it has {sorted(options)}"
-
-
 @each_document
 def test_documented_make_targets_exist(document: Path) -> None:
     named = set(re.findall(r"`make ([a-z0-9-]+)", document.read_text()))
@@ -88,7 +71,7 @@ def test_make_targets_are_listed_by_help_and_phony() -> None:
 def test_documented_commands_exist_with_their_options(document: Path) -> None:
     for words in _command_lines(document):
         if words[0].removeprefix(".venv/bin/") == "skewless":
-            _resolve(words[1:])
+            resolve(words[1:])
 
 
 @each_document
@@ -173,11 +156,11 @@ def test_every_exit_code_is_documented_with_its_errors() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    services = [ROOT / "services" / name for name in ("skewless_gateway", "skewless_shipper")]
+    services = [*(ROOT / "services" / name for name in ("skewless_gateway", "skewless_shipper")), ROOT / "monitoring"]
     sources = [path.read_text() for service in services for path in service.rglob("*.py")]
     told = [source for source in sources if "prometheus_client" in source]
     metrics = {name for source in told for name in re.findall(r'"(skewless_[a-z_]+)"', source)}
-    metrics -= {"skewless_gateway", "skewless_shipper"}  # the packages
+    metrics -= {"skewless_gateway", "skewless_monitor", "skewless_shipper"}  # the packages
     assert len(metrics) > 50, "modules of the gateway name their metrics as literals"
     missing = sorted(metric for metric in metrics if f"| `{metric}" not in REFERENCE)
     assert not missing, f"docs/reference.md lacks rows for the metrics {missing}"

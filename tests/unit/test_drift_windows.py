@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from skewless import limits
+from skewless import monitor_limits
 from skewless.column_table import ColumnTable
 from skewless.drift import traffic as traffic_module
 from skewless.drift.rows import taken
-from skewless.drift.season import Grade, Season, check_window, grade_of
+from skewless.drift.season import Grade, Season, grade_of
 from skewless.drift.traffic import ALL, Series, Traffic
+from skewless.drift.window_length import check_window
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
 from skewless.features.frame import Lines
@@ -134,7 +135,7 @@ def test_traffic_of_other_windows_or_bins_is_not_added() -> None:
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"slice {number}" for number in range(limits.DRIFT_SLICES_MAX + 1)]
+    names = [f"slice {number}" for number in range(monitor_limits.DRIFT_SLICES_MAX + 1)]
     with pytest.raises(InvalidDefinition, match="one too many"):
         traffic_of([(0, 1.0, "a")] * len(names), names)
     monkeypatch.setattr(traffic_module, "DRIFT_CELLS_MAX", 2 * counter().layout.size)

@@ -268,7 +268,7 @@ def test_a_new_live_bundle_is_swapped_in_without_a_failed_request(gateway: Gatew
         statuses.append(response.status_code)
         return bool(response.json()["receipt"]["bundle"] == newer.digest)
 
-    wait_until(is_swapped, "the new bundle answers", timeout_s=10)
+    wait_until(is_swapped, "the new bundle answers")
     assert set(statuses) == {200}
 
 
@@ -276,7 +276,7 @@ def test_a_bundle_whose_model_answers_otherwise_never_goes_live(gateway: Gateway
     wrong = build_bundle(gateway.artifacts, wrong_golden=True)
     gateway.deploy(wrong)
     gateway.registry.table = RoutingTable((route_to(wrong, version=2),))
-    wait_until(lambda: "golden" in gateway.client.get("/readyz").text, "the refusal is told", timeout_s=10)
+    wait_until(lambda: "golden" in gateway.client.get("/readyz").text, "the refusal is told")
     ready = gateway.client.get("/readyz")
     assert ready.status_code == 200, "the last good bundle still answers"
     assert gateway.predict(instance()).json()["receipt"]["bundle"] == gateway.built.digest
@@ -332,12 +332,12 @@ def test_a_copy_of_the_routes_that_cannot_be_read_is_as_good_as_none(content: st
 def test_models_that_the_backend_lost_are_loaded_again(gateway: GatewayOverFakes) -> None:
     gateway.backend.loaded.clear()
     assert gateway.predict(instance()).status_code in (200, 503)
-    wait_until(lambda: gateway.predict(instance()).status_code == 200, "the model is loaded again", timeout_s=10)
+    wait_until(lambda: gateway.predict(instance()).status_code == 200, "the model is loaded again")
 
 
 def test_a_deleted_endpoint_becomes_unknown(gateway: GatewayOverFakes) -> None:
     gateway.registry.table = RoutingTable()
-    wait_until(lambda: gateway.predict(instance()).status_code == 404, "the endpoint is gone", timeout_s=10)
+    wait_until(lambda: gateway.predict(instance()).status_code == 404, "the endpoint is gone")
 
 
 def test_stopping_closes_the_log(tmp_path: Path) -> None:

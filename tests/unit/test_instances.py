@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.bundles import contract, instance
+from harness.examples import examples
 from skewless.dtypes import Dtype, to_python
 from skewless.errors import InvalidDefinition, InvalidRequest
 from skewless.features.contract import FeatureContract, RequestField
@@ -25,7 +26,7 @@ ANYTHING = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from([name for name in NAMES if name != "scheduled_departure"]), ANYTHING)
 def test_a_value_is_accepted_exactly_when_the_published_schema_accepts_it(name: str, value: object) -> None:
     row = instance(**{name: value})
@@ -37,7 +38,7 @@ def test_a_value_is_accepted_exactly_when_the_published_schema_accepts_it(name: 
     assert refused.value.path == f"$.instances[0].{name}"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(st.integers(-(1 << 63), (1 << 63) - 1), st.floats(width=32, allow_nan=False), st.text())))
 def test_accepted_values_are_kept_exactly(values: list[tuple[int, float, str]]) -> None:
     finite = [each for each in values if np.isfinite(each[1])]

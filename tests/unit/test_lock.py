@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAIN = ROOT / "requirements.lock"
 GATEWAY = ROOT / "services/skewless_gateway/requirements.lock"
+SHIPPER = ROOT / "services/skewless_shipper/requirements.lock"
+MONITOR = ROOT / "monitoring/skewless_monitor/requirements.lock"
 TRITON = ROOT / "services/skewless_triton/requirements.lock"
 OURS = re.compile(r"^\s+#(?: via)?\s+skewless \(pyproject\.toml(?::\w+)?\)$", re.MULTILINE)
 STALE = "run `make lock` and commit the locks"
@@ -75,6 +77,8 @@ def declared(*, extras: tuple[str, ...], groups: tuple[str, ...], project: bool 
 LOCKS = {
     MAIN: declared(extras=tuple(PYPROJECT["project"]["optional-dependencies"]), groups=("dev",)),
     GATEWAY: declared(extras=("gateway", "postgres", "s3", "tracing"), groups=("build",)),
+    SHIPPER: declared(extras=("log", "kafka", "s3"), groups=("build",)),
+    MONITOR: declared(extras=("monitor", "training", "kafka", "s3", "postgres"), groups=("build",)),
     TRITON: declared(extras=(), groups=("triton",), project=False),
 }
 each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
@@ -126,7 +130,7 @@ def test_markers_of_a_package_do_not_leave_linux_out(lock: Path) -> None:
     assert direct <= here, f"not installed on Linux: {sorted(direct - here)}"
 
 
-@pytest.mark.parametrize("lock", [GATEWAY, TRITON], ids=lambda lock: lock.parent.name)
+@pytest.mark.parametrize("lock", [GATEWAY, SHIPPER, MONITOR, TRITON], ids=lambda lock: lock.parent.name)
 def test_an_image_gets_the_versions_that_were_tested(lock: Path) -> None:
     tested = {(each.name, each.version) for each in pins(MAIN)}
     others = [f"{each.name} {each.version}" for each in pins(lock) if (each.name, each.version) not in tested]

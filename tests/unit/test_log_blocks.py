@@ -19,7 +19,7 @@ from skewless.dtypes import ELEMENTS, TABLE, Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
 from skewless.features.frame import FeatureFrame, Lines
 from skewless.limits import LOG_BLOCK_ROWS_ALONE, LOG_BLOCK_ROWS_MAX
-from skewless.serving.log_blocks import AnsweredBlock, blocks, decode, encode, groups, logged_rows
+from skewless.serving.log_blocks import FORMAT, AnsweredBlock, blocks, decode, encode, groups, logged_rows
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch
 
 PLAIN = [each for each in Dtype if each not in ELEMENTS]
@@ -307,10 +307,10 @@ def test_outcomes_and_tallies_of_older_gateways_are_read(kept: int) -> None:
         b"",
         b"\xc1",
         msgspec.msgpack.encode("text"),
-        msgspec.msgpack.encode({"format": 4}),
-        msgspec.msgpack.encode({"format": 5, "outcomes": []}),
-        msgspec.msgpack.encode({"format": 4, "outcomes": [["p"]]}),
-        msgspec.msgpack.encode({"format": 4, "block": []}),
+        msgspec.msgpack.encode({"format": FORMAT}),
+        msgspec.msgpack.encode({"format": FORMAT + 1, "outcomes": []}),
+        msgspec.msgpack.encode({"format": FORMAT, "outcomes": [["p"]]}),
+        msgspec.msgpack.encode({"format": FORMAT, "block": []}),
         msgspec.msgpack.encode({"format": 3, "batch": {"prediction_ids": ["p"]}}),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from harness.faults import short_of
 from skewless.adapters.spool import (
     SEALED,
@@ -60,7 +61,7 @@ def test_an_empty_segment_is_not_sealed_but_deleted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     payloads=st.lists(st.binary(max_size=60), min_size=1, max_size=6),
     where=st.integers(min_value=0),

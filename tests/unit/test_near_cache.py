@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from skewless.errors import Unavailable
 from skewless.features.near_cache import NearCache
 from skewless.features.online_store import Invalidate, Reply
@@ -392,7 +393,7 @@ class _Run:
 
 
 @given(st.lists(STEPS, max_size=60), st.sampled_from([1_200, LARGE]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_nothing_kept_is_ever_older_than_what_was_told_and_at_rest_it_equals_the_store(
     steps: list[tuple[str, object]], room: int
 ) -> None:

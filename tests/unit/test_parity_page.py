@@ -9,7 +9,7 @@ import pytest
 from skewless.cli.parity_html import page
 from skewless.cli.parity_reports import newest_report, store_report
 from skewless.errors import InvalidDefinition, NotFound
-from skewless.limits import PARITY_REPORTS_MAX
+from skewless.monitor_limits import PARITY_REPORTS_MAX
 from skewless.parity.report import Findings
 
 EVIL = "<script>alert('x')</script>"

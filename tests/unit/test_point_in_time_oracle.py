@@ -1,7 +1,8 @@
 """The point-in-time engine against twenty obvious lines, on random histories of three views with keys of their own.
 
-What histories hold: rows out of order, late rows, corrections, exact duplicates, ages on both edges of a ttl, entities
-that nobody wrote and keys that are null. Both kinds of knowledge, asked at once and in parts.
+What histories hold: rows out of order, late rows, rows known before their time (forecasts), corrections, exact
+duplicates, ages on both edges of a ttl, entities that nobody wrote, keys that are null, and a source without created
+times. Both kinds of knowledge, asked at once and in parts.
 """
 
 from pathlib import Path
@@ -31,6 +32,8 @@ VIEWS = (
     ViewRead("two", (LINE, STATION), 0, (FeatureField("f", Dtype.FLOAT32),)),
     ViewRead("none", (), 3, (FeatureField("f", Dtype.BOOL),)),
 )
+UNDATED = "none"
+"""The view whose source says nothing of created times: a row is known at its event time."""
 CONTRACT = FeatureContract("p", VIEWS, (), Digest("0" * 64))
 ARROW = {Dtype.INT64: pa.int64(), Dtype.STRING: pa.string(), Dtype.FLOAT32: pa.float32(), Dtype.BOOL: pa.bool_()}
 VALUES: dict[Dtype, list[Any]] = {
@@ -47,13 +50,15 @@ Row = dict[str, Any]
 def _rows(view: ViewRead) -> st.SearchStrategy[list[Row]]:
     fields = {key.name: st.sampled_from([*KEYS[key.name], None]) for key in view.join_keys}
     fields |= {each.name: st.sampled_from(VALUES[each.dtype]) for each in view.features}
-    row = st.fixed_dictionaries({**fields, "event": st.integers(0, 7), "late": st.integers(0, 4)})
+    row = st.fixed_dictionaries({**fields, "event": st.integers(0, 7), "late": st.integers(-2, 4)})
 
     def both_times(row: Row) -> tuple[Any, ...]:
-        return (*(row[key.name] for key in view.join_keys), row["event"], row["late"])
+        late = row["late"] if view.name != UNDATED else 0
+        return (*(row[key.name] for key in view.join_keys), row["event"], late)
 
     # Of rows with both times equal any may be the answer, so such ties are whole duplicates here.
-    rows = st.lists(row, min_size=12, max_size=40, unique_by=both_times)
+    sizes = (12, 40) if view.name != UNDATED else (4, 8)
+    rows = st.lists(row, min_size=sizes[0], max_size=sizes[1], unique_by=both_times)
     return st.tuples(rows, st.integers(0, 3)).map(lambda made: made[0] + made[0][: made[1]])
 
 
@@ -74,7 +79,7 @@ def _naive(view: ViewRead, rows: list[Row], question: Row, known: Known) -> tupl
     if any(question[key] is None for key in keys):
         return nothing, Status.MISSING, NO_EVENT_TIME
     seen = [row for row in rows if all(row[key] == question[key] for key in keys) and row["event"] <= as_of]
-    if known is Known.THEN:
+    if known is Known.THEN and view.name != UNDATED:
         seen = [row for row in seen if row["event"] + row["late"] <= as_of]
     if not seen:
         return nothing, Status.MISSING, NO_EVENT_TIME
@@ -91,10 +96,12 @@ def _sources(histories: dict[str, list[Row]], folder: Path) -> dict[str, Offline
         columns = {key.name: pa.array([row[key.name] for row in rows], ARROW[key.dtype]) for key in view.join_keys}
         columns |= {each.name: pa.array([row[each.name] for row in rows], ARROW[each.dtype]) for each in view.features}
         columns["happened"] = pa.array([row["event"] for row in rows], MICROS)
-        columns["known"] = pa.array([row["event"] + row["late"] for row in rows], MICROS)
+        dated = view.name != UNDATED
+        if dated:
+            columns["known"] = pa.array([row["event"] + row["late"] for row in rows], MICROS)
         path = folder / f"{view.name}.parquet"
         pq.write_table(pa.table(columns), path)
-        sources[view.name] = OfflineSource(view.name, str(path), "happened", "known")
+        sources[view.name] = OfflineSource(view.name, str(path), "happened", "known" if dated else None)
     return sources
 
 

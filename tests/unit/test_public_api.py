@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-PUBLIC_PACKAGES = ("skewless.logs", "skewless.online", "skewless.transforms")
+PUBLIC_PACKAGES = ("skewless.logs", "skewless.monitors", "skewless.online", "skewless.transforms")
 
 
 @pytest.mark.parametrize("name", PUBLIC_PACKAGES)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.examples import examples
 from harness.routes import routes
 from skewless.canonical_json import digest
 from skewless.dtypes import Column, Dtype, column_of
@@ -96,7 +97,7 @@ def naive(route: Route, key: bytes) -> tuple[Role, str | None]:
     return Role.LIVE, None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(routes(), st.lists(st.text(max_size=12), min_size=1, max_size=20))
 def test_every_row_is_answered_as_the_rule_says_alone_and_in_a_batch(route: Route, words: list[str]) -> None:
     route = replace(route, sticky_by=())

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from skewless.adapters.log_tables import LogTable, plain
 from skewless.adapters.segment_parts import (
     FORMAT,
@@ -75,7 +76,7 @@ SCHEMA = pa.schema(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.lists(ROW, max_size=4), max_size=3), st.integers(1, 400), st.integers(0, 1 << 30))
 def test_parts_joined_in_any_order_are_the_segment(drawn: list[list[dict[str, Any]]], repeat: int, seed: int) -> None:
     tables = [

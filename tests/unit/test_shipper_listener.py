@@ -4,10 +4,10 @@ import re
 import socket
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from harness import http_calls
 from harness.stored_logs import answers, write_segment
 from skewless.adapters.log_shipping import log_shipping
 from skewless.errors import InvalidSettings
@@ -22,13 +22,13 @@ def test_the_listener_answers_its_two_paths_and_nothing_else() -> None:
     problems = [""]
     with listening(HOST, 0, page=lambda: b"metric 1\n", health=lambda: problems[0]) as port:
         url = f"http://{HOST}:{port}"
-        assert httpx.get(f"{url}/metrics", timeout=30).text == "metric 1\n"
-        assert (httpx.get(f"{url}/healthz", timeout=30).status_code, problems) == (200, [""])
+        assert http_calls.get(f"{url}/metrics", timeout=30).text == "metric 1\n"
+        assert (http_calls.get(f"{url}/healthz", timeout=30).status_code, problems) == (200, [""])
         problems[0] = "no look has ended"
-        answer = httpx.get(f"{url}/healthz", timeout=30)
+        answer = http_calls.get(f"{url}/healthz", timeout=30)
         assert (answer.status_code, answer.text) == (503, "no look has ended\n")
-        assert httpx.get(f"{url}/", timeout=30).status_code == 404
-        assert httpx.post(f"{url}/metrics", timeout=30).status_code == 501
+        assert http_calls.get(f"{url}/", timeout=30).status_code == 404
+        assert http_calls.post(f"{url}/metrics", timeout=30).status_code == 501
 
 
 def test_a_port_that_is_taken_is_refused_by_the_name_of_the_setting() -> None:

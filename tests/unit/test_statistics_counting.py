@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from skewless.column_table import ColumnTable, beside
 from skewless.dtypes import Column, Dtype, column_of, to_python
 from skewless.errors import InvalidDefinition
@@ -25,7 +26,7 @@ from skewless.statistics.tally import ROWS_MAX, Tally
 from skewless.statistics.variable import Measure, Part, Variable
 from skewless.statistics.words import fingerprint
 
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """Each example is a table of every kind of column."""
 HOUR_US = 3_600_000_000
 ELEMENTS: dict[Dtype, st.SearchStrategy[object]] = {

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from skewless import canonical_json
 from skewless.bundles.golden import GoldenVectors
 from skewless.dtypes import Dtype, column_of
@@ -74,7 +75,7 @@ def signed(data: dict[str, Any]) -> dict[str, Any]:
     return {**content, "digest": canonical_json.digest(content)}
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(mutations())
 def test_a_mutation_is_refused_or_changes_nothing(change: tuple[int, dict[str, Any]]) -> None:
     which, data = change
@@ -85,7 +86,7 @@ def test_a_mutation_is_refused_or_changes_nothing(change: tuple[int, dict[str, A
     assert loaded.to_json() == EXAMPLES[which]["transform"]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(mutations())
 def test_a_mutation_with_a_digest_of_its_own_is_refused_or_runs(change: tuple[int, dict[str, Any]]) -> None:
     which, data = change
@@ -100,7 +101,7 @@ def test_a_mutation_with_a_digest_of_its_own_is_refused_or_runs(change: tuple[in
     assert FittedTransform.from_json(loaded.to_json()) == loaded
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(data=st.binary(max_size=40), at=st.integers(0, 20_000), which=st.integers(0, len(EXAMPLES) - 1))
 @example(data=b'{"a": 1, "a": 2}', at=0, which=0)
 def test_any_bytes_are_refused_or_change_nothing(data: bytes, at: int, which: int) -> None:
@@ -112,7 +113,7 @@ def test_any_bytes_are_refused_or_change_nothing(data: bytes, at: int, which: in
     assert loaded.to_json() == EXAMPLES[which]["transform"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(VALUES)
 def test_any_json_is_refused(value: Any) -> None:
     for read in (FittedTransform.from_json, Transform.from_json):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from skewless.dtypes import Dtype, column_of
 from skewless.errors import InvalidDefinition
 from skewless.transforms import Expression, Transform, column, where
@@ -102,7 +103,7 @@ def expressions(draw: st.DrawFn) -> Expression:
 VALUES = [None, 0.0, -0.0, 1.0, -2.0, np.nan, np.inf, -np.inf, 5e-324, 1e308]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(expressions())
 def test_what_is_proven_never_null_never_is(expression: Expression) -> None:
     pairs = [(x, y) for x in VALUES for y in VALUES]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 
+from harness.examples import examples
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
 from skewless.transforms import Expression, FittedTransform, Transform, column, polynomial
@@ -24,7 +25,7 @@ WORD = column("word", Dtype.STRING)
 NUMBERS = st.none() | st.floats() | st.integers(-9, 9).map(float)
 MODERATE = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 Maybe = float | None
-bounded = settings(max_examples=40, deadline=None)
+bounded = settings(max_examples=examples(40), deadline=None)
 
 
 def doubles(values: list[Maybe]) -> Column:

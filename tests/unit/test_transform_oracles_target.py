@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import TargetEncoder
 
+from harness.examples import examples
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
 from skewless.transforms import Transform, column, out_of_fold
@@ -15,7 +16,7 @@ from skewless.transforms.folds import folds_of
 
 WORD = column("word", Dtype.STRING)
 X = column("x", Dtype.FLOAT64)
-bounded = settings(max_examples=40, deadline=None)
+bounded = settings(max_examples=examples(40), deadline=None)
 ROWS = st.lists(
     st.tuples(st.none() | st.sampled_from("abcd"), st.none() | st.floats(-1e6, 1e6)), min_size=1, max_size=40
 )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction import FeatureHasher
 from sklearn.preprocessing import OneHotEncoder
 
+from harness.examples import examples
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
 from skewless.transforms import Expression, Transform, column
@@ -27,7 +28,7 @@ WORDS = (
 PIECES = st.none() | st.text(alphabet="a|\\\\", max_size=3)
 MOMENTS = st.none() | st.integers(-2_000_000_000_000_000, 4_000_000_000_000_000)
 ZONES = ["America/New_York", "Asia/Kathmandu", "UTC"]
-bounded = settings(max_examples=30, deadline=None)
+bounded = settings(max_examples=examples(30), deadline=None)
 HARMLESS: dict[str, Column] = {
     "a": column_of(Dtype.STRING, ["a"]),
     "b": column_of(Dtype.STRING, ["a"]),

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from harness.examples import examples
 from skewless.column_table import ColumnTable
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import InvalidDefinition
@@ -169,7 +170,7 @@ def fitted(transform: Transform, training: dict[str, Column], rows: int) -> Fitt
         raise
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(outputs(), min_size=1, max_size=6),
     st.lists(ROW, min_size=1, max_size=12),

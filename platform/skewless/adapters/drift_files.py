@@ -16,7 +16,7 @@ from skewless.drift.check import Columns
 from skewless.drift.traffic import Traffic
 from skewless.dtypes import NUMERIC, TABLE, Column, Dtype
 from skewless.errors import InvalidDefinition, NotFound
-from skewless.limits import (
+from skewless.monitor_limits import (
     DRIFT_BIN_OBJECTS_MAX,
     DRIFT_BIN_ROWS_MAX,
     DRIFT_CELLS_MAX,

@@ -22,4 +22,6 @@ def connected(memory_limit: str = POINT_IN_TIME_MEMORY) -> Iterator[duckdb.DuckD
             "temp_directory": spill,
         }
         with duckdb.connect(config=config) as connection:
+            # In a process without a main file, such as a pool's, DuckDB takes itself for interactive and draws bars.
+            connection.execute("SET enable_progress_bar = false")
             yield connection

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from skewless.adapters.arrow_columns import column_from_arrow
 from skewless.adapters.duckdb_connection import connected
-from skewless.dtypes import Dtype
+from skewless.dtypes import Column, Dtype
 from skewless.features.contract import FeatureContract
 from skewless.features.point_in_time import identifier, literal
 from skewless.limits import TRAINING_PART_ROWS
@@ -36,6 +36,21 @@ def example_parts(
             yield _examples(contract, pa.Table.from_batches([batch]))
         if not parts:
             yield _examples(contract, reader.schema.empty_table())
+
+
+def newest_questions(
+    table: ExampleTable, data_folder: Path, contract: FeatureContract, until: int, rows: int
+) -> tuple[dict[str, Column], int]:
+    """Join keys and request fields of the newest example rows asked until a moment (µs), and how many those are."""
+    selected = ", ".join(identifier(name) for name, _ in _asked_columns(contract))
+    as_of = f"epoch_us({identifier(table.as_of)})"
+    with connected() as connection:
+        found = connection.sql(
+            f"SELECT {selected} FROM read_parquet({literal(str(data_folder / table.path))}) "
+            f"WHERE {as_of} <= {until} ORDER BY {as_of} DESC LIMIT {rows}"
+        ).to_arrow_table()
+    columns = {name: column_from_arrow(found.column(name), dtype) for name, dtype in _asked_columns(contract)}
+    return columns, found.num_rows
 
 
 def _examples_sql(table: ExampleTable, data_folder: Path, contract: FeatureContract, period: Period) -> str:

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,9 @@ from skewless.features.point_in_time import (
     RAW_PREFIX,
     Known,
     OfflineSource,
+    entities_sql,
     event_time_column,
+    identifier,
     point_in_time_sql,
     rows_sql,
     status_column,
@@ -35,7 +37,8 @@ from skewless.features.point_in_time import (
 )
 from skewless.features.policies import stand_in
 from skewless.features.visibility import Status
-from skewless.limits import PARITY_VERSIONS_MAX
+from skewless.limits import POINT_IN_TIME_MEMORY
+from skewless.monitor_limits import PARITY_VERSIONS_MAX
 from skewless.parity.evidence import Versions, Watermark, take
 from skewless.training.definition import ExampleTable, Period
 from skewless.training.examples import Examples
@@ -77,16 +80,23 @@ class OfflineSession:
     A context manager; one thread at a time. Memory is bounded by POINT_IN_TIME_MEMORY and one part's answer.
     """
 
-    def __init__(self, contract: FeatureContract, sources: Mapping[str, OfflineSource]) -> None:
-        """Nothing is read yet. Raises InvalidDefinition as `features_at` does, for on-demand functions."""
+    def __init__(
+        self,
+        contract: FeatureContract,
+        sources: Mapping[str, OfflineSource],
+        *,
+        memory: str = POINT_IN_TIME_MEMORY,
+    ) -> None:
+        """Nothing is read yet; `memory` bounds the joins. Raises InvalidDefinition as `features_at` does."""
         self._contract = contract
         self._sources = {view.name: sources[view.name] for view in contract.views}
         self._plan = OnDemandPlan.compile(contract, importlib.import_module)
+        self._memory = memory
         self._exit = ExitStack()
         self._timelines: dict[Known, dict[str, str]] = {}
 
     def __enter__(self) -> Self:
-        self._connection = self._exit.enter_context(connected())
+        self._connection = self._exit.enter_context(connected(self._memory))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,6 +155,26 @@ class OfflineSession:
             )
         return found
 
+    @contextmanager
+    def newest(self, view: ViewRead, as_of: int) -> Iterator["NewestRows"]:
+        """The newest visible row of every entity of a view's source at a moment (µs), kept while the block lasts.
+
+        It is what the online store should hold then. In memory is what POINT_IN_TIME_MEMORY allows, the rest on disk.
+        """
+        alone = replace(self._contract, views=(view,), on_demand=())
+        asked = entities_sql(view, self._sources[view.name], as_of, row_id=_ROW_ID, as_of_us=_AS_OF_US)
+        answers = point_in_time_sql(alone, self._sources, questions="newest_asked", row_id=_ROW_ID, as_of_us=_AS_OF_US)
+        keys = "".join(f", q.{identifier(key.name)}" for key in view.join_keys)
+        try:
+            self._connection.execute(f"CREATE TEMP TABLE newest_asked AS {asked}")
+            self._connection.execute(
+                f"CREATE TEMP TABLE newest_rows AS SELECT a.*{keys} FROM ({answers}) a "
+                f"JOIN newest_asked q ON a.row_id = q.{_ROW_ID} ORDER BY a.row_id"
+            )
+            yield NewestRows(alone, self._connection)
+        finally:
+            self._connection.execute("DROP TABLE IF EXISTS newest_rows; DROP TABLE IF EXISTS newest_asked")
+
     def _timelines_of(self, known: Known, questions: int) -> Mapping[str, str] | None:
         """Tables with the views' timelines, made when they are first worth it; None for a few questions before."""
         if known not in self._timelines:
@@ -164,6 +194,43 @@ class OfflineSession:
             yield
         finally:
             self._connection.unregister(name)
+
+
+class NewestRows:
+    """The newest visible row of each entity of one view, by number from 0 on; see `OfflineSession.newest`."""
+
+    def __init__(self, contract: FeatureContract, connection: Any) -> None:
+        self._contract = contract
+        self._keys = contract.views[0].join_keys
+        self._connection = connection
+        ((self.count,),) = connection.sql("SELECT count(*) FROM newest_rows").fetchall()
+
+    def part(self, start: int, stop: int) -> tuple[dict[str, Column], FeatureFrame]:
+        """Join keys and features of the rows `start` to before `stop`."""
+        # Rows were written by their number, so that DuckDB skips the blocks of all others.
+        found = _arrow(
+            self._connection,
+            f"SELECT * FROM newest_rows WHERE row_id >= {start} AND row_id < {stop} ORDER BY row_id",
+        )
+        keys = {key.name: column_from_arrow(found.column(key.name), key.dtype) for key in self._keys}
+        return keys, _frame(self._contract, found)
+
+    def lacks(self, keys: Mapping[str, Column]) -> NDArray[np.bool_]:
+        """Which of some entities (asked,) have no visible row."""
+        rows = len(next(iter(keys.values())))
+        asked = {_ROW_ID: pa.array(np.arange(rows)), **{name: column_to_arrow(each) for name, each in keys.items()}}
+        names = ", ".join(identifier(key.name) for key in self._keys)
+        self._connection.register("entities_asked", pa.table(asked))
+        try:
+            known = _arrow(
+                self._connection,
+                f"SELECT {_ROW_ID} FROM entities_asked SEMI JOIN newest_asked USING ({names})",
+            )
+        finally:
+            self._connection.unregister("entities_asked")
+        lacking = np.ones(rows, dtype=np.bool_)
+        lacking[known.column(_ROW_ID).to_numpy()] = False
+        return lacking
 
 
 def _questions(join_keys: Sequence[JoinKey], keys: Mapping[str, Column], as_of: NDArray[np.int64]) -> pa.Table:

@@ -118,17 +118,29 @@ def pinned_version(name: str) -> int | None:
 def stored_read(registered: Registered, read: ViewRead) -> ViewRead:
     """All that the store keeps of the view that a contract reads: every feature, under the view's own join keys."""
     view = registered.view(read.view, pinned_version(read.name))
-    join_keys = _join_keys(registered, view, {}, frozenset())
+    whole = stored_view_read(registered, Use(view, view.projection))
+    return replace(whole, ttl_us=read.ttl_us, alias=read.alias, stored_name=read.stored_name)
+
+
+def stored_view_read(registered: Registered, use: Use) -> ViewRead:
+    """All that the store keeps of a view, in the version that it is used in: every feature, under its own join keys."""
+    view, projection = use.view, use.projection
+    name, stored_name = str(view.name), registered.stored_name(view, projection)
+    join_keys = stored_join_keys(registered, view)
     # Feast lists a stream view's join keys among its features as well.
     features = [each for each in view.features if each.name not in {key.name for key in join_keys}]
     return ViewRead(
-        view=read.view,
+        view=name,
         join_keys=join_keys,
-        ttl_us=read.ttl_us,
-        features=tuple(_feature_field(each, read.view) for each in features),
-        alias=read.alias,
-        stored_name=read.stored_name,
+        ttl_us=0 if view.ttl is None else int(view.ttl.total_seconds() * 1_000_000),
+        features=tuple(_feature_field(each, name) for each in features),
+        stored_name="" if stored_name == name else stored_name,
     )
+
+
+def stored_join_keys(registered: Registered, view: Any) -> tuple[JoinKey, ...]:
+    """A view's own join keys, as stored keys have them."""
+    return _join_keys(registered, view, {}, frozenset())
 
 
 def _use(uses: dict[str, Use], view: Any, projection: Any) -> None:

@@ -4,10 +4,14 @@ Importing Feast takes seconds, so only command-line jobs import this module.
 """
 
 import contextlib
+import functools
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typeguard
 
 __all__ = [
     "DUMMY_ENTITY_FIELD",
@@ -51,7 +55,40 @@ def _environment_kept() -> Iterator[None]:
                 os.environ[name] = value
 
 
-with _environment_kept():
+@contextlib.contextmanager
+def _checks_made_late() -> Iterator[None]:
+    """Have Feast's classes prepare the checks of their arguments' types at their first object, not when defined.
+
+    Feast marks nineteen classes so that typeguard compiles their methods anew while they are defined: 3.1 of the 5.6
+    seconds of processor time that importing Feast took (Python 3.11, Feast 0.67, 2026-11-22). A command makes objects
+    of few of them.
+    """
+    checked = typeguard.typechecked
+    typeguard.typechecked = functools.partial(_checked_late, checked)
+    try:
+        yield
+    finally:
+        typeguard.typechecked = checked
+
+
+def _checked_late(checked: Callable[[Any], Any], target: Any) -> Any:
+    """A class whose first object has `checked` prepare it; what makes no objects is prepared at once."""
+    if "__init__" not in vars(target):
+        return checked(target)
+    made = target.__init__
+
+    @functools.wraps(made)
+    def first(self: Any, *arguments: Any, **named: Any) -> None:
+        if target.__init__ is first:  # and not of a subclass that has been prepared before
+            target.__init__ = made
+            checked(target)
+        target.__init__(self, *arguments, **named)
+
+    target.__init__ = first
+    return target
+
+
+with _environment_kept(), _checks_made_late():
     import feast.metrics  # noqa: F401  # it sets the variables; imported here so that it cannot do so later
     from feast import Entity, FeatureService, FeatureStore, FeatureView, ValueType
     from feast.errors import FeastError

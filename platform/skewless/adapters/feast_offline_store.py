@@ -5,8 +5,12 @@ online store too early (and training would not have seen it). Named in a reposit
 `offline_store` type, so `feast materialize` and `skewless materialize` both obey the visibility rule.
 """
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ibis
@@ -17,6 +21,19 @@ from feast.infra.offline_stores.ibis import pull_all_from_table_or_query_ibis, p
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.repo_config import RepoConfig
 from ibis.expr.types import Table
+
+_JUDGED: dict[str, Path] = {}
+"""By a source's path: the Parquet file of those of its rows that a quality gate let pass."""
+
+
+@contextmanager
+def judged_rows(source_path: str, rows: Path) -> Iterator[None]:
+    """While the block runs, Feast reads `rows` in place of the source at that path, in this process."""
+    _JUDGED[source_path] = rows
+    try:
+        yield
+    finally:
+        del _JUDGED[source_path]
 
 
 class VisibleDuckDBOfflineStoreConfig(feast_duckdb.DuckDBOfflineStoreConfig):
@@ -88,6 +105,9 @@ def _visible_access(config: RepoConfig, end_date: datetime | None) -> dict[str, 
 
 
 def _read_visible(data_source: DataSource, repo_path: str, *, end_date: datetime | None) -> Table:
+    if (judged := _JUDGED.get(getattr(data_source, "path", ""))) is not None:
+        data_source = copy.deepcopy(data_source)  # Feast's own, which it may keep
+        data_source.file_options.uri = str(judged)  # type: ignore[attr-defined]  # only a file source has a path
     table = feast_duckdb._read_data_source(data_source, repo_path)  # noqa: SLF001  # Feast offers no public name
     # The key under which Feast stores a view without an entity; Feast's other stores add it in their SQL.
     table = table.mutate(**{DUMMY_ENTITY_ID: ibis.literal(DUMMY_ENTITY_VAL)})

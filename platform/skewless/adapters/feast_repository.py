@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import yaml
@@ -32,6 +32,7 @@ from skewless.adapters.feast_import import (
     make_tzaware,
     quiet,
 )
+from skewless.adapters.feast_stored_views import StoredProject, StoredView, stored_project
 from skewless.errors import InvalidDefinition, SkewlessError, Unavailable
 from skewless.features.compiled_registry import CompiledRegistry
 from skewless.features.contract import FeatureContract, Policy, RequestField, ViewRead
@@ -67,6 +68,25 @@ class Applied:
     on_demand_feature_views: tuple[str, ...] = ()
     warnings: tuple[Finding, ...] = ()
     """What is allowed but will hurt."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSource:
+    """The path of a view's source, and the file of those of its rows that a gate lets pass."""
+
+    source_path: str
+    rows: Path
+
+
+class Gate(Protocol):
+    """Judges rows before they are materialized."""
+
+    def judged(self, view: StoredView, as_of: int) -> contextlib.AbstractContextManager[Path | None]:
+        """A Parquet file of those of a view's rows that may go on, there while the block runs; None: all of them.
+
+        Raises BatchRefused where none may.
+        """
+        ...
 
 
 class FeatureRepository:
@@ -169,21 +189,44 @@ class FeatureRepository:
             for name, use in uses.items()
         }
 
-    def materialize(self, as_of: int, progress: Callable[[str], None]) -> tuple[str, ...]:
+    @contextlib.contextmanager
+    def judged(self, as_of: int, progress: Callable[[str], None], gate: Gate) -> Iterator[Mapping[str, JudgedSource]]:
+        """Every view's rows that a gate lets pass, by name in the store, for `materialize` while the block runs.
+
+        What the gate raises ends it, before anything of any view is written.
+        """
+        views = self.stored().views
+        with contextlib.ExitStack() as kept:
+            judged: dict[str, JudgedSource] = {}
+            for number, (name, view) in enumerate(views.items(), start=1):
+                progress(f"{number}/{len(views)} {name}")
+                rows = kept.enter_context(gate.judged(view, as_of))
+                if rows is not None:
+                    judged[name] = JudgedSource(view.source.path, rows)
+            yield judged
+
+    def materialize(
+        self, as_of: int, progress: Callable[[str], None], judged: Mapping[str, JudgedSource] | None = None
+    ) -> tuple[str, ...]:
         """Write the newest visible row of every entity at `as_of` (µs) into the online store, view by view.
 
         The whole history is searched, so that an entity that is stale is reported as stale and not as missing.
-        Versions that a feature service pins are written too. Returns what was written, as the store calls it.
-        Raises Unavailable when the online store is away.
+        Versions that a feature service pins are written too. Of a view that is `judged` only what passed is read.
+        Returns what was written, as the store calls it. Raises Unavailable when the online store is away.
         """
         due = self._to_materialize()
         for number, (name, view, version) in enumerate(due, start=1):
             progress(f"{number}/{len(due)} {name}")
-            with quiet(), _translated():
+            with quiet(), _translated(), _read_instead((judged or {}).get(name)):
                 self._store.materialize(
                     start_date=from_micros(0), end_date=from_micros(as_of), feature_views=[view], version=version
                 )
         return tuple(name for name, _, _ in due)
+
+    def stored(self) -> StoredProject:
+        """All that the project keeps in the online store, to be compared with its sources."""
+        lifetime_s = getattr(self._config.online_store, "key_ttl_seconds", None) or 0
+        return stored_project(Registered.read(self._store), _offline_source, lifetime_s=int(lifetime_s))
 
     def stored_view(self, view: ViewRead) -> ViewRead:
         """All that the store keeps of the view that a contract reads: every feature, under the view's own keys."""
@@ -244,6 +287,18 @@ class FeatureRepository:
                         stored = registered.stored_name(use.view, use.projection)
                         due.setdefault(stored, (use.view.name, f"v{version}"))
         return [(stored, *due[stored]) for stored in sorted(due)]
+
+
+@contextlib.contextmanager
+def _read_instead(judged: JudgedSource | None) -> Iterator[None]:
+    """Have Feast read what passed in place of its source while the block runs; None leaves it to the source."""
+    if judged is None:
+        yield
+        return
+    from skewless.adapters.feast_offline_store import judged_rows  # loads ibis, which only materializing needs
+
+    with judged_rows(judged.source_path, judged.rows):
+        yield
 
 
 def _refuse_errors(findings: list[Finding]) -> None:

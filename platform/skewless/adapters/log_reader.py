@@ -7,6 +7,7 @@ DuckDB runs over Parquet files and tables of the spool, in bounded memory: what 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
@@ -17,7 +18,7 @@ from skewless.adapters.artifact_address import BucketAddress, parse_artifacts_ur
 from skewless.adapters.log_session import FilesGone, LogSession, moving, one_query
 from skewless.adapters.log_sources import ALL_DAYS, Days, Wanted
 from skewless.adapters.log_store import open_log_store
-from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS, TALLIES, day_of
+from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS, SAMPLED, TALLIES, day_of
 from skewless.adapters.log_views import Scan, columns_of, records_sql, since_sql
 from skewless.errors import InvalidRequest, NotFound
 from skewless.features.point_in_time import identifier
@@ -114,22 +115,23 @@ class LogReader:
         rows: int = LOG_READ_BATCH_ROWS,
         columns: Sequence[str] | None = None,
         apart: bool = False,
+        sampled: bool = False,
     ) -> Iterator[Any]:
         """As `predictions`, in tables of at most `rows` rows, of which one at a time is held.
 
         `apart`: predictions with one set of columns after those with another, so that bundles may disagree on dtypes.
+        `sampled`: only those that were sampled when they were served, to be compared with the offline store.
         """
         wanted = Wanted({PREDICTIONS: days(start, end)}, endpoint)
-        if apart:
-            for each in self.ask(wanted, lambda session: [scan.source.columns for scan in session.scans(PREDICTIONS)]):
-                yield from self._batches(replace(wanted, columns=each), start, end, rows=rows, columns=columns)
-        else:
-            yield from self._batches(wanted, start, end, rows=rows, columns=columns)
+        which = partial(_ordered_sql, start=start, end=end, columns=columns, sampled=sampled)
+        if not apart:
+            yield from self._batches(wanted, which, rows)
+            return
+        for each in self.ask(wanted, lambda session: [scan.source.columns for scan in session.scans(PREDICTIONS)]):
+            yield from self._batches(replace(wanted, columns=each), which, rows)
 
-    def _batches(
-        self, wanted: Wanted, start: int | None, end: int | None, *, rows: int, columns: Sequence[str] | None
-    ) -> Iterator[Any]:
-        for batch in self._streamed(wanted, lambda session: _ordered_sql(session, start, end, columns), rows=rows):
+    def _batches(self, wanted: Wanted, which: Callable[[LogSession], str], rows: int) -> Iterator[Any]:
+        for batch in self._streamed(wanted, which, rows=rows):
             for first in range(0, batch.num_rows, rows):
                 yield pa.Table.from_batches([batch.slice(first, rows)])
 
@@ -208,6 +210,19 @@ class LogReader:
 
         return self.ask(Wanted({PREDICTIONS: ALL_DAYS}), ask)
 
+    def sampled_steps(self, endpoint: str, start: int | None = None, end: int | None = None, *, step_us: int) -> Any:
+        """step, bundle_digest, rows: how many sampled predictions there are; a step begins at step * step_us (µs)."""
+
+        def ask(session: LogSession) -> Any:
+            within = since_sql("as_of", start, end)
+            sql = _sampled_sql(session.scans(PREDICTIONS), within, only=("as_of", "bundle_digest"))
+            return session.arrow(
+                f"SELECT epoch_us(as_of) // {step_us} AS step, bundle_digest, count(*) AS rows FROM ({sql}) "
+                "GROUP BY ALL ORDER BY ALL"
+            )
+
+        return self.ask(Wanted({PREDICTIONS: days(start, end)}, endpoint), ask)
+
     def endpoints(self) -> tuple[str, ...]:
         """Every endpoint that the log has predictions of, by name."""
 
@@ -283,12 +298,26 @@ _IN_ORDER = "ORDER BY as_of, prediction_id"
 _OUTCOME_COLUMNS = ("outcome", "outcome_id", "outcome_time", "outcome_received_time", "outcome_caller")
 
 
-def _ordered_sql(session: LogSession, start: int | None, end: int | None, columns: Sequence[str] | None) -> str:
+def _ordered_sql(
+    session: LogSession,
+    start: int | None,
+    end: int | None,
+    columns: Sequence[str] | None,
+    *,
+    sampled: bool = False,
+) -> str:
     within = since_sql("as_of", start, end)
     scans = _checked(session, columns, within)
-    sql = records_sql(scans, PREDICTIONS, where=within)
+    sql = _sampled_sql(scans, within) if sampled else records_sql(scans, PREDICTIONS, where=within)
     listed = "*" if columns is None else ", ".join(map(identifier, columns))
     return f"SELECT {listed} FROM ({sql}) {_IN_ORDER}"
+
+
+def _sampled_sql(scans: Sequence[Scan], within: str, only: Sequence[str] | None = None) -> str:
+    """Records that were sampled; what was logged before there were samples has none."""
+    known = [replace(scan, relations=scan.relations if SAMPLED in scan.types else ()) for scan in scans]
+    where = " AND ".join(filter(None, [within, f"{SAMPLED} IS NOT NULL"]))
+    return records_sql(known, PREDICTIONS, where=where, only=only)
 
 
 def _checked(session: LogSession, columns: Sequence[str] | None, within: str) -> list[Scan]:

@@ -18,6 +18,7 @@ from skewless.adapters.spool import SEALED, SUFFIX, SpoolFile, remove_leftovers
 from skewless.limits import LOG_LEFTOVER_AGE_S, LOG_SPOOL_LOOK_S, LOG_SPOOL_LOOK_SHARE
 from skewless.serving.log_blocks import block, encode, groups
 from skewless.serving.log_privacy import LogPrivacy
+from skewless.serving.log_sampling import NO_SAMPLING, LogSampling
 from skewless.serving.records import LogEntry, entry_rows
 
 _LOGGER = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class SegmentWriter:
         segment_age_s: float,
         spool_bytes_max: int,
         privacy: LogPrivacy,
+        sampling: LogSampling = NO_SAMPLING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Makes the folder. Raises OSError."""
@@ -98,6 +100,7 @@ class SegmentWriter:
         self._segment_age_s = segment_age_s
         self._spool_bytes_max = spool_bytes_max
         self._privacy = privacy
+        self._sampling = sampling
         self._clock = clock
         self._usage = SpoolUsage(folder, clock)
         self._spool: SpoolFile | None = None
@@ -175,7 +178,7 @@ class SegmentWriter:
     def _frame(self, group: Sequence[LogEntry]) -> bytes | None:
         """The bytes of a group; None where that cannot be done, which for one entry alone means that it is dropped."""
         try:
-            return encode(block(group, self._privacy))
+            return encode(block(group, self._privacy, self._sampling))
         except Exception:  # a boundary: one strange value must not keep all that comes later out of the log
             if len(group) == 1:
                 rows = entry_rows(group[0])

@@ -116,6 +116,11 @@ class LogSession:
         with _translated():
             return self._database.sql(sql, params=list(parameters)).to_arrow_table()
 
+    def batches(self, sql: str, *, rows: int) -> Iterator[Any]:
+        """The rows of a query as Arrow RecordBatches, one at a time; nothing else can be asked until the last."""
+        with _translated():
+            yield from self._database.sql(sql).to_arrow_reader(rows)
+
     def stream(self, sql: str, parameters: Sequence[object] = (), *, rows: int, foreign: bool = False) -> Any:
         """The rows of a query as an Arrow RecordBatchReader, which closes the session at its end.
 

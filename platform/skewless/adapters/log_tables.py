@@ -22,6 +22,7 @@ from skewless.column_table import ColumnTable, layout_of
 from skewless.dtypes import Column
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODES, FeatureFrame
 from skewless.serving.log_blocks import AnsweredBlock, LoggedEntry
+from skewless.serving.log_sampling import SAMPLES
 from skewless.serving.records import Outcome, TallyBatch
 from skewless.timestamps import DAY_US, format_timestamp
 
@@ -33,6 +34,8 @@ TALLIES = "tallies"
 KINDS = (PREDICTIONS, OUTCOMES, TALLIES)
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 COLUMNS_CHARACTERS = 12
+SAMPLED = "sampled"
+"""The column that says in which samples a prediction is; null in none, and where an older gateway wrote it."""
 _TEXT = pa.string()
 
 PREDICTION_SCHEMA = pa.schema(
@@ -48,6 +51,7 @@ PREDICTION_SCHEMA = pa.schema(
         ("rung", _TEXT),
         ("request_id", _TEXT),
         ("caller", _TEXT),
+        (SAMPLED, _TEXT),
         ("row", pa.int32()),
         ("label", _TEXT),
         ("probability", pa.float32()),
@@ -177,6 +181,7 @@ def block_table(segment: str, block: AnsweredBlock) -> Any:
         "rung": told([each.rung for each in requests]),
         "request_id": told([each.request_id for each in requests]),
         "caller": told([each.caller for each in requests]),
+        SAMPLED: _samples(block.sampled, rows),
         "row": pa.array(np.asarray(block.positions).astype(np.int32)),
         "label": pa.array(block.labels, _TEXT),
         "probability": pa.array(block.probabilities.astype(np.float32, copy=False), from_pandas=False),
@@ -254,6 +259,15 @@ def _end_to_end(blocks: Sequence[AnsweredBlock]) -> AnsweredBlock:
         labels=list(chain.from_iterable(each.labels for each in blocks)),
         probabilities=np.concatenate([each.probabilities for each in blocks]),
         kept_digests=list(chain.from_iterable(each.kept_digests for each in blocks)),
+        sampled=_joined_samples(blocks),
+    )
+
+
+def _joined_samples(blocks: Sequence[AnsweredBlock]) -> NDArray[np.uint8] | None:
+    if all(each.sampled is None for each in blocks):
+        return None
+    return np.concatenate(
+        [np.zeros(each.rows, dtype=np.uint8) if each.sampled is None else each.sampled for each in blocks]
     )
 
 
@@ -313,6 +327,14 @@ def _constant(value: str, rows: int) -> Any:
 def _repeating(values: Sequence[str | None], of_request: NDArray[np.int32]) -> Any:
     """The value of each row's request, dictionary-encoded."""
     return pa.array(values, _TEXT).dictionary_encode().take(pa.array(of_request))
+
+
+def _samples(codes: NDArray[np.uint8] | None, rows: int) -> Any:
+    """Which samples each row is in, by name; of one type also where no row is in any, as blocks are put together."""
+    if codes is None:
+        return pa.nulls(rows, pa.dictionary(pa.int32(), _TEXT))
+    names = pa.array(SAMPLES, _TEXT).dictionary_encode()
+    return names.take(pa.array(np.minimum(codes, len(SAMPLES) - 1).astype(np.int32)))
 
 
 def _known(texts: Sequence[str], rows: int) -> Any:

@@ -24,26 +24,39 @@ def label_maturity(
     Predictions whose id is no UUIDv7 have no age and are left out.
     """
 
-    def ask(session: LogSession) -> LabelMaturity:
-        session.outcome_views({endpoint: terms})
-        own = records_sql(
-            session.scans(PREDICTIONS),
-            PREDICTIONS,
-            where=since_sql("as_of", start, end),
-            only=("prediction_id", "role"),
-        )
-        session.table(
-            "paired",
-            f"SELECT made, told - made AS delay FROM (SELECT prediction_id, {made_us('prediction_id')} AS made "
-            f"FROM ({own}) WHERE role <> 'shadow') AS answered LEFT JOIN (SELECT prediction_id, "
-            "min(epoch_us(received_time)) AS told FROM outcomes_told GROUP BY prediction_id) AS first "
-            "ON answered.prediction_id = first.prediction_id WHERE made IS NOT NULL",
-        )
-        return LabelMaturity(
-            endpoint, now, terms.label_horizon_us, _ages(session, now), _delays(session, now), _days(session)
-        )
+    return log.ask(
+        Wanted({PREDICTIONS: ALL_DAYS, OUTCOMES: ALL_DAYS}, endpoint),
+        lambda session: maturity_of(session, endpoint, now=now, terms=terms, start=start, end=end),
+    )
 
-    return log.ask(Wanted({PREDICTIONS: ALL_DAYS, OUTCOMES: ALL_DAYS}, endpoint), ask)
+
+def maturity_of(
+    session: LogSession,
+    endpoint: str,
+    *,
+    now: int,
+    terms: OutcomeTerms,
+    start: int | None = None,
+    end: int | None = None,
+) -> LabelMaturity:
+    """As `label_maturity`, by a session over all predictions of the endpoint and all outcomes."""
+    session.outcome_views({endpoint: terms})
+    own = records_sql(
+        session.scans(PREDICTIONS),
+        PREDICTIONS,
+        where=since_sql("as_of", start, end),
+        only=("prediction_id", "role"),
+    )
+    session.table(
+        "paired",
+        f"SELECT made, told - made AS delay FROM (SELECT prediction_id, {made_us('prediction_id')} AS made "
+        f"FROM ({own}) WHERE role <> 'shadow') AS answered LEFT JOIN (SELECT prediction_id, "
+        "min(epoch_us(received_time)) AS told FROM outcomes_told GROUP BY prediction_id) AS first "
+        "ON answered.prediction_id = first.prediction_id WHERE made IS NOT NULL",
+    )
+    return LabelMaturity(
+        endpoint, now, terms.label_horizon_us, _ages(session, now), _delays(session, now), _days(session)
+    )
 
 
 def _ages(session: LogSession, now: int) -> tuple[AgeShare, ...]:

@@ -11,7 +11,8 @@ from skewless.dtypes import Column, Dtype, column_of, to_python
 from skewless.features.contract import FeatureContract, JoinKey, ViewRead
 from skewless.features.frame import NO_EVENT_TIME
 from skewless.features.plan import ReadPlan
-from skewless.limits import ONLINE_STORE_TIMEOUT_S, PARITY_PROBED_ENTITIES_MAX
+from skewless.limits import ONLINE_STORE_TIMEOUT_S
+from skewless.monitor_limits import PARITY_PROBED_ENTITIES_MAX
 from skewless.parity.equality import Mask
 from skewless.parity.sampling import entity_hashes
 

@@ -14,7 +14,7 @@ from skewless.adapters.served_rows import served_rows
 from skewless.canonical_json import Digest
 from skewless.errors import InvalidRequest
 from skewless.features.contract import FeatureContract
-from skewless.limits import PARITY_CHUNK_ROWS
+from skewless.monitor_limits import PARITY_CHUNK_ROWS
 from skewless.parity.check import Served
 from skewless.parity.sampling import chosen, entity_hashes
 from skewless.rollout.routes import Role

@@ -30,6 +30,7 @@ from skewless.limits import (
 )
 from skewless.serving.log_policy import FLUSH_MS, SEGMENT_AGE_S, SEGMENT_BYTES_MAX, SPOOL_BYTES_MAX, WhenFull
 from skewless.serving.log_privacy import LogPrivacy
+from skewless.serving.log_sampling import NO_SAMPLING, LogSampling
 from skewless.serving.ports import LogState
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch, entry_rows
 from skewless.serving.role_tally import RoleTally
@@ -53,6 +54,7 @@ class FolderPredictionLog:
         spool_bytes_max: int = SPOOL_BYTES_MAX,
         when_full: WhenFull = WhenFull.REFUSE,
         privacy: LogPrivacy | None = None,
+        sampling: LogSampling = NO_SAMPLING,
         flushed: Callable[[float], None] = lambda _took_s: None,
     ) -> None:
         """Starts to write. `flushed` is told how many seconds each flush took, by the writing thread.
@@ -66,6 +68,7 @@ class FolderPredictionLog:
             segment_age_s=segment_age_s,
             spool_bytes_max=spool_bytes_max,
             privacy=privacy or LogPrivacy(),
+            sampling=sampling,
         )
         self._flush_s = flush_ms / 1_000
         self._drops = when_full is WhenFull.DROP

@@ -12,9 +12,12 @@ from skewless.bundles.triton_model import targets_of
 from skewless.canonical_json import Digest
 from skewless.cli.bundle_admission import admission_of, echo_checks
 from skewless.cli.comparison_commands import compare, evaluate, gates
+from skewless.cli.deployments import told_dry_run
 from skewless.cli.import_commands import import_mlflow
 from skewless.cli.output import print_json, say, step
+from skewless.cli.rollout_options import skip_parity
 from skewless.cli.workspace import Workspace
+from skewless.parity.dry_run import DryRun
 from skewless.timestamps import format_timestamp
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
@@ -69,10 +72,20 @@ def schema() -> None:
 
 @bundle.command("register")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def register(folder: Path) -> None:
-    """Verify the bundle in FOLDER, keep it in the artifact store and record it."""
+@skip_parity
+def register(folder: Path, skip_parity: str) -> None:
+    """Verify the bundle in FOLDER, keep it in the artifact store and record it.
+
+    Where an online store is up it is given a dry parity run first: recent entities read online and offline,
+    transformed, scored and compared. Exit code 4: refused.
+    """
+    workspace = Workspace()
+
+    def check_parity(bundle: Bundle) -> DryRun:
+        return DryRun.skipped(skip_parity) if skip_parity else told_dry_run(workspace, bundle, None)
+
     with step("Registering") as progress:
-        progress.note(f"bundle {Workspace().register(folder).digest}")
+        progress.note(f"bundle {workspace.register(folder, check_parity).digest}")
 
 
 @bundle.command("list")

@@ -49,7 +49,7 @@ def evaluate(digest: str, model: str | None, as_json: bool) -> None:
 
     The bundle must not have been trained on rows of the hold-out.
     """
-    from skewless.cli.local_model import local_model
+    from skewless.adapters.local_model import local_model
     from skewless.cli.model_commands import score_words
     from skewless.cli.training_run import record_evaluation
     from skewless.cli.workspace import Workspace

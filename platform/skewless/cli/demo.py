@@ -126,7 +126,7 @@ class Demo:
 
     def _serve(self, bundle: Bundle) -> None:
         name = self._example.endpoint
-        change = Change(actor(), "demo")
+        change = Change(actor(), "demo", skip_parity="the demo writes the online store after this")
         with step(f"Serving on endpoint {name}") as progress:
             with opened_deployment(self._workspace) as deployment:
                 try:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from skewless.adapters.local_model import local_model
 from skewless.adapters.recorded_rows import recorded_rows
 from skewless.adapters.served_rows import pick, served_rows
 from skewless.bundles.bundle import Bundle
 from skewless.cli.demo_state import ReplayRecord
-from skewless.cli.local_model import local_model
 from skewless.cli.output import step
 from skewless.cli.replay_bundles import rechecker
 from skewless.cli.workspace import Workspace

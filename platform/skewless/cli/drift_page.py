@@ -3,27 +3,18 @@
 import html
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from skewless.cli.drift_plots import STYLE, bars_svg, level_svg
 from skewless.cli.drift_table import alarm_line, break_lines, summary_lines
 from skewless.drift.check import CheckReport, Finding, Severity, Timeline
 from skewless.statistics.alignment import aligned
 from skewless.statistics.comparison import Pair
 from skewless.statistics.divergence import Within
-from skewless.timestamps import format_timestamp
 
-_BAR_WIDTH, _BAR_HEIGHT = 220, 44
-_TIME_WIDTH, _TIME_HEIGHT = 960, 160
-_POINTS_MAX = 960
-_TOP_LEVEL = 3.0
 _STYLE = """
 body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;width:100%}th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child,th:last-child,td:last-child{text-align:left}
 .quiet{color:#777}.small{background:#fff6d6}.large{background:#fde3e0}.broken{background:#f6c6c0;font-weight:600}
-.first{fill:#9aa5b1}.second{fill:#3b6fb6;fill-opacity:.75}.level{fill:none;stroke:#3b6fb6}.height{stroke:#c33}
-.open{fill:#c33;fill-opacity:.15}
 @media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}th,td{border-color:#333}
 .small{background:#3b3413}.large{background:#4a2420}.broken{background:#6b2a22}}
 """
@@ -34,7 +25,7 @@ def page(report: CheckReport, *, reference: str, current: str) -> str:
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'><title>Drift check</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{_STYLE}{STYLE}</style>",
         f"<h1>Drift check</h1><p><b>{_text(current)}</b> beside <b>{_text(reference)}</b></p>",
         *(f"<p>{_text(line)}</p>" for line in summary_lines(report)),
         *([] if report.timeline is None else _timeline(report.timeline)),
@@ -53,33 +44,9 @@ def _timeline(timeline: Timeline) -> Iterator[str]:
     yield "<h2>Windows</h2>"
     told = "calibrated" if timeline.grade.calibrated else "uncalibrated: too little history"
     yield f"<p>Beside the {_text(timeline.grade.value)} of the reference; {told}. Red line: the height of an alarm.</p>"
-    yield _level_svg(timeline)
+    yield level_svg(timeline.readings)
     lines = [*(alarm_line(each) for each in timeline.alarms), *break_lines(timeline)] or ["no alarm"]
     yield "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
-
-
-def _level_svg(timeline: Timeline) -> str:
-    readings = timeline.readings
-    groups = np.array_split(np.arange(len(readings)), min(_POINTS_MAX, max(len(readings), 1)))
-    levels = [max(readings[at].level for at in group.tolist()) for group in groups if len(group)]
-    is_open = [any(readings[at].is_open for at in group.tolist()) for group in groups if len(group)]
-    wide = _TIME_WIDTH / max(len(levels), 1)
-
-    def down(level: float) -> float:
-        return _TIME_HEIGHT * (1 - min(level, _TOP_LEVEL) / _TOP_LEVEL)
-
-    points = " ".join(f"{(at + 0.5) * wide:.1f},{down(level):.1f}" for at, level in enumerate(levels))
-    shades = "".join(
-        f"<rect class='open' x='{at * wide:.1f}' y='0' width='{wide:.2f}' height='{_TIME_HEIGHT}'/>"
-        for at, each in enumerate(is_open)
-        if each
-    )
-    ends = f"{format_timestamp(readings[0].start_us)} to {format_timestamp(readings[-1].start_us)}" if readings else ""
-    return (
-        f"<svg viewBox='0 0 {_TIME_WIDTH} {_TIME_HEIGHT}' width='100%' role='img' aria-label='{_text(ends)}'>{shades}"
-        f"<line class='height' x1='0' x2='{_TIME_WIDTH}' y1='{down(1.0):.1f}' y2='{down(1.0):.1f}'/>"
-        f"<polyline class='level' points='{points}'/></svg><p class='quiet'>{_text(ends)}</p>"
-    )
 
 
 def _table(findings: Sequence[Finding]) -> str:
@@ -120,22 +87,8 @@ def _cells(finding: Finding) -> tuple[str, ...]:
         _pair(difference.null_share, percent=True),
         _pair(difference.unseen_share, percent=True),
         _pair(difference.mean),
-        _bars_svg(*aligned(finding.reference, finding.current)),
+        bars_svg(*aligned(finding.reference, finding.current)),
     )
-
-
-def _bars_svg(first: NDArray[np.float64], second: NDArray[np.float64]) -> str:
-    shares = [each / max(float(each.sum()), 1.0) for each in (first, second)]
-    top = max(float(each.max()) for each in shares) or 1.0
-    wide = _BAR_WIDTH / len(first)
-    bars = "".join(
-        f"<rect class='{name}' x='{at * wide + shift * wide / 3:.1f}' y='{_BAR_HEIGHT * (1 - share / top):.1f}'"
-        f" width='{wide * 0.6:.1f}' height='{_BAR_HEIGHT * share / top:.1f}'/>"
-        for shift, (name, each) in enumerate(zip(("first", "second"), shares, strict=True))
-        for at, share in enumerate(each.tolist())
-        if share
-    )
-    return f"<svg width='{_BAR_WIDTH}' height='{_BAR_HEIGHT}'>{bars}</svg>"
 
 
 def _within(value: Within | None) -> str:

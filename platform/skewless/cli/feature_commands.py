@@ -9,6 +9,7 @@ import click
 
 from skewless.cli.arguments import moment
 from skewless.cli.output import print_json, say, step
+from skewless.cli.repair_command import repair
 from skewless.cli.workspace import Workspace
 from skewless.features.contract import FeatureContract
 from skewless.features.feature_checks import Finding
@@ -48,7 +49,7 @@ def apply(as_json: bool) -> None:
 
 @click.group()
 def features() -> None:
-    """What is registered with Feast, as gateways and readers see it."""
+    """What is registered with Feast, as gateways and readers see it, and whether the online store holds it."""
 
 
 @features.command("list")
@@ -131,19 +132,24 @@ def watch_features(every_s: float) -> None:
     feature_watch.watch(Workspace().settings, stop, say, every_s=every_s)
 
 
+features.add_command(repair)
+
+
 @click.command()
 @click.option("--as-of", "as_of", metavar="TIME", help="RFC 3339 time or a date (UTC midnight); now where not given.")
 @click.option("--reset", is_flag=True, help="Empty the project's online store first; needed to go back in time.")
+@click.option("--allow-unreviewed", is_flag=True, help="Rely on quality suites that nobody has reviewed.")
 @_as_json
-def materialize(as_of: str | None, reset: bool, as_json: bool) -> None:
+def materialize(as_of: str | None, reset: bool, allow_unreviewed: bool, as_json: bool) -> None:
     """Write the newest row of every entity that was visible at a moment into the online store.
 
     A stored row is only replaced by one with a later event time, so going back in time, and correcting a row
-    under its old event time, need --reset.
+    under its old event time, need --reset. Views with a quality suite are judged first: failing rows are set aside or
+    nothing is written, as the suite says; see `skewless quality`.
     """
     as_of_us = system_clock() if as_of is None else moment(as_of, option="--as-of")
     workspace = Workspace()
-    views, removed, entities = materialize_at(workspace, as_of_us, reset=reset)
+    views, removed, entities = materialize_at(workspace, as_of_us, reset=reset, allow_unreviewed=allow_unreviewed)
     if as_json:
         print_json(
             {"as_of": format_timestamp(as_of_us), "views": views, "entities_removed": removed, "entities": entities}
@@ -152,20 +158,29 @@ def materialize(as_of: str | None, reset: bool, as_json: bool) -> None:
         say(f"{entities:,} entities of {len(views)} feature views are as they were at {format_timestamp(as_of_us)}")
 
 
-def materialize_at(workspace: Workspace, as_of_us: int, *, reset: bool) -> tuple[tuple[str, ...], int, int]:
-    """Materialize as of a moment; the views written, the entities removed before, the entities stored after."""
+def materialize_at(
+    workspace: Workspace, as_of_us: int, *, reset: bool, allow_unreviewed: bool = False
+) -> tuple[tuple[str, ...], int, int]:
+    """Materialize as of a moment; the views written, the entities removed before, the entities stored after.
+
+    Rows of views with a quality suite are judged first: BatchRefused, before anything is emptied or written, where a
+    batch stops.
+    """
     # Redis' client takes longer to import than `features list` takes altogether.
     from skewless.adapters.redis_maintenance import OnlineStoreMaintenance
+    from skewless.cli.quality_gate import gated
 
-    repository = workspace.features()
-    with closing(OnlineStoreMaintenance(workspace.online_store_url, repository.project)) as online_store:
+    with (
+        gated(workspace, as_of_us, allow_unreviewed=allow_unreviewed) as (repository, judged),
+        closing(OnlineStoreMaintenance(workspace.online_store_url, repository.project)) as online_store,
+    ):
         removed = 0
         if reset:
             with step("Emptying the online store") as progress:
                 removed = online_store.clear()
                 progress.note(f"{removed:,} entities removed")
         with step(f"Materializing features as of {format_timestamp(as_of_us)}") as progress:
-            views = repository.materialize(as_of_us, progress.note)
+            views = repository.materialize(as_of_us, progress.note, judged)
             entities = online_store.entities()
             progress.note(f"{entities:,} entities of {len(views)} feature views")
     return views, removed, entities

@@ -58,8 +58,8 @@ def _latencies(gates: Sequence[Gate], bundle: "Bundle", live: "Bundle | None") -
     none: dict[str, tuple[Latency, ...]] = dict.fromkeys(("candidate", "live"), ())
     if not sizes or not runnable:
         return none
+    from skewless.adapters.local_model import local_model
     from skewless.adapters.model_latency import measure_latency
-    from skewless.cli.local_model import local_model
 
     models = {name: (local_model(each).run, each.golden.tensor) for name, each in runnable.items()}
     measured = [measure_latency(models, rows) for rows in sizes]

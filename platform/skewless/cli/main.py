@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from skewless.errors import (
+    BatchRefused,
     BundleRefused,
     Conflict,
     Forbidden,
@@ -35,6 +36,7 @@ EXIT_CODES: Mapping[type[SkewlessError], int] = {
     InvalidSettings: 2,
     Unavailable: 3,
     StackFailed: 3,
+    BatchRefused: 4,
     BundleRefused: 4,
     Rejected: 4,
     Unauthenticated: 4,
@@ -49,7 +51,7 @@ EXIT_MEANINGS: Mapping[int, str] = {
     1: "something is wrong that has no code of its own (also: doctor found something)",
     2: "wrong usage, definition or setting, or a name that does not exist",
     3: "a part is unavailable, or the stack failed",
-    4: "refused: a bundle or a prediction does not meet its own conditions, or who asks may not",
+    4: "refused: a bundle, a prediction or a batch of rows does not meet its own conditions, or who asks may not",
     5: "conflict: someone else got there first (also: the stack is already up)",
     6: "not decided: what a replay needs is not kept (fields left out of the log, or a bundle that is gone)",
     EXIT_INTERRUPTED: "interrupted",
@@ -93,7 +95,13 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "skewless.cli.parity_commands", "parity", "Compare what was served with the offline store, and say why."
     ),
     "log": LazyCommand("skewless.cli.log_commands", "log", "Ask the prediction log, ship it, and delete from it."),
-    "drift": LazyCommand("skewless.cli.drift_commands", "drift", "Compare rows of two files, and say when they moved."),
+    "quality": LazyCommand(
+        "skewless.cli.quality_commands", "quality", "Judge batches of feature rows by reviewed suites."
+    ),
+    "drift": LazyCommand("skewless.cli.drift_commands", "drift", "Say what moved in traffic or in files, and when."),
+    "model-metrics": LazyCommand(
+        "skewless.cli.model_metrics_commands", "model_metrics", "Show how good models were, once outcomes have come."
+    ),
 }
 
 

@@ -98,6 +98,7 @@ def dataset() -> None:
 def build(model: str, out: Path, as_json: bool) -> None:
     """Write the point-in-time training set of MODEL as Parquet."""
     from skewless.adapters.training_parquet import TrainingSetWriter
+    from skewless.cli.quality_check import warn_of_training
 
     workspace = Workspace()
     definition = workspace.model(model)
@@ -108,5 +109,6 @@ def build(model: str, out: Path, as_json: bool) -> None:
                 writer.write(examples, frame)
                 progress.note(f"{writer.rows:,} examples joined with their features, point in time")
         progress.note(f"{writer.rows:,} rows of {len(contract.columns)} columns in {out}")
+    warn_of_training(workspace, out)
     if as_json:
         print_json({"rows": writer.rows, "columns": [name for name, _ in contract.columns], "file": str(out)})

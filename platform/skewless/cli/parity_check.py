@@ -1,35 +1,27 @@
 """Puts a parity check together: log, bundles, offline store, registry and online store of a workspace."""
 
-import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from skewless.adapters.duckdb_point_in_time import OfflineSession
-from skewless.adapters.parity_keys import OtherKeys
-from skewless.adapters.parity_log import answered, by_bundle, concatenated, file_batches, sampled, served_of
-from skewless.adapters.redis_blocking_store import BlockingRedisOnlineStore
-from skewless.bundles.bundle import Bundle
+from skewless.adapters.parity_checker import Checker, Unchecked
+from skewless.adapters.parity_log import answered, by_bundle, concatenated, file_batches, sampled
 from skewless.canonical_json import Digest
-from skewless.cli.local_model import local_model
 from skewless.cli.output import Step
+from skewless.cli.parity_parts import WorkspaceParts, log_privacy
 from skewless.cli.workspace import Workspace
-from skewless.errors import InvalidDefinition, NotFound, Unavailable
-from skewless.features.compiled_registry import CompiledRegistry
-from skewless.features.contract import FeatureContract
-from skewless.features.on_demand import OnDemandPlan
-from skewless.limits import PARITY_CHUNK_ROWS
-from skewless.parity.check import Checked, KeyProbe, Subject, check_rows
-from skewless.parity.definitions import changed_views
-from skewless.parity.evidence import Written
-from skewless.parity.recompute import with_present_functions
+from skewless.errors import InvalidDefinition, NotFound
+from skewless.monitor_limits import PARITY_CHUNK_ROWS
 from skewless.parity.report import Findings
 from skewless.registry.repository import system_clock
-from skewless.serving.log_privacy import log_marks
 from skewless.timestamps import format_timestamp
+
+
+def open_checker(workspace: Workspace) -> Checker:
+    """What checks rows against a workspace's definitions and sources, as they are now."""
+    return Checker(WorkspaceParts(workspace), privacy=log_privacy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,130 +38,6 @@ class Scope:
     served: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """One bundle, ready to be checked against."""
-
-    subject: Subject
-    output: str
-    offline: OfflineSession
-
-
-class Checker:
-    """Checks rows of the log, bundle by bundle; each is opened once. A context manager."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._exit = ExitStack()
-        self._bundles: dict[Digest, _Opened] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()
-
-    @property
-    def changed(self) -> dict[str, str]:
-        """By view, what is defined otherwise today than in a bundle that was checked."""
-        return {view: told for each in self._bundles.values() for view, told in each.subject.changed.items()}
-
-    @property
-    def bundles(self) -> tuple[Digest, ...]:
-        """Bundles that were checked."""
-        return tuple(sorted(self._bundles))
-
-    def contract(self, digest: Digest) -> FeatureContract:
-        """The contract that a bundle is checked by. Raises as `check`."""
-        return self._opened(digest).subject.contract
-
-    def check(self, digest: Digest, table: Any) -> tuple[Checked, FeatureContract]:
-        """Check rows of one bundle.
-
-        Raises NotFound where the bundle or its model's definition is gone, InvalidDefinition where its features can no
-        longer be computed here, and Unavailable where the online store does not answer.
-        """
-        opened = self._opened(digest)
-        served = served_of(table, opened.subject.contract, opened.output)
-        return check_rows(opened.subject, served, opened.offline), opened.subject.contract
-
-    def _opened(self, digest: Digest) -> _Opened:
-        if digest not in self._bundles:
-            self._bundles[digest] = self._open(digest)
-        return self._bundles[digest]
-
-    def _open(self, digest: Digest) -> _Opened:
-        workspace = self._workspace
-        bundle = workspace.bundle(digest)
-        _refuse_marked(bundle)
-        definition = workspace.model(bundle.name)
-        repository = workspace.features(connected=False)
-        sources = repository.sources(definition.feature_service)
-        gone = [view.name for view in bundle.contract.views if view.name not in sources]
-        if gone:
-            raise InvalidDefinition(
-                f"bundle {digest[:12]} reads view `{gone[0]}`, which feature service "
-                f"`{definition.feature_service}` no longer has, so its offline values cannot be computed",
-                hint="check bundles of the present definitions, or register the view again",
-            )
-        contract, _ = with_present_functions(bundle.contract, importlib.import_module)
-        model = local_model(bundle)
-        offline = self._exit.enter_context(OfflineSession(contract, sources))
-        written = repository.materialized(definition.feature_service)
-        subject = Subject(
-            transform=bundle.transform,
-            contract=contract,
-            plan=OnDemandPlan.compile(contract, importlib.import_module),
-            score=model.run,
-            output_tolerance=bundle.serving.output_tolerance,
-            changed=changed_views(bundle.contract, _registered(workspace)),
-            written={view: Written.of(runs) for view, runs in written.items() if runs},
-            watermarks=offline.watermarks(),
-            probe=self._probe(contract),
-        )
-        return _Opened(subject, model.output_name, offline)
-
-    def _probe(self, contract: FeatureContract) -> KeyProbe | None:
-        """What looks for entities under other types of keys; None where no online store is known."""
-        try:
-            url = self._workspace.online_store_url
-        except Unavailable:
-            return None
-        store = BlockingRedisOnlineStore(url)
-        self._exit.callback(store.close)
-        return OtherKeys(contract, store)
-
-
-class Unchecked:
-    """Bundles that predictions came from and that cannot be checked here, with how many those are and why."""
-
-    def __init__(self) -> None:
-        self._found: dict[Digest, tuple[int, NotFound | InvalidDefinition]] = {}
-
-    def __contains__(self, digest: Digest) -> bool:
-        return digest in self._found
-
-    def add(self, digest: Digest, rows: int, error: NotFound | InvalidDefinition | None = None) -> None:
-        """Count predictions; `error` is given with a bundle's first."""
-        count, known = self._found.get(digest, (0, error))
-        assert known is not None, "a bundle's first rows come with the reason"
-        self._found[digest] = (count + rows, known)
-
-    def refuse(self) -> None:
-        """Raise the first reason, where there is one."""
-        for _, error in self._found.values():
-            raise error
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Plain data."""
-        return [
-            {"bundle": digest, "predictions": count, "reason": error.message}
-            for digest, (count, error) in self._found.items()
-        ]
-
-
 def run_check(workspace: Workspace, scope: Scope, progress: Step) -> dict[str, Any]:
     """Check a scope, chunk by chunk, and return the report.
 
@@ -178,7 +46,7 @@ def run_check(workspace: Workspace, scope: Scope, progress: Step) -> dict[str, A
     """
     findings, unchecked = Findings(), Unchecked()
     with ExitStack() as opened:
-        checker = opened.enter_context(Checker(workspace))
+        checker = opened.enter_context(open_checker(workspace))
         for digest, table in _chunks(_tables(workspace, scope, opened), checker, scope.sample, unchecked):
             checked, contract = checker.check(digest, table)
             findings.add(checked, contract)
@@ -199,26 +67,9 @@ def run_check(workspace: Workspace, scope: Scope, progress: Step) -> dict[str, A
             "bundles": list(checker.bundles),
             "definitions_changed": checker.changed,
             "unchecked": unchecked.to_json(),
+            "not_comparable": {each: list(names) for each, names in checker.not_comparable.items()},
         }
     return findings.report(about)
-
-
-def _refuse_marked(bundle: Bundle) -> None:
-    """Raise InvalidDefinition where the log keeps a column of a bundle hashed or not at all."""
-    marked = sorted(log_marks(bundle.contract))
-    if marked:
-        raise InvalidDefinition(
-            f"the log does not keep column `{marked[0]}` of bundle {bundle.digest[:12]} as it was served, "
-            "so its predictions cannot be compared with the offline store",
-            hint="parity needs what was served; `skewless replay` says what it can without it",
-        )
-
-
-def _registered(workspace: Workspace) -> CompiledRegistry | None:
-    try:
-        return workspace.feature_snapshot().registry
-    except NotFound:
-        return None
 
 
 def _tables(workspace: Workspace, scope: Scope, opened: ExitStack) -> Iterator[Any]:

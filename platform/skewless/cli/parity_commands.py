@@ -107,17 +107,57 @@ def report(endpoint: str, html_path: Path | None, as_json: bool) -> None:
 
 
 @parity.command()
+@click.argument("endpoint", required=False)
+@click.option(
+    "--fail-on",
+    "fail_on",
+    multiple=True,
+    metavar="CAUSE[=RATE]",
+    help="Exit with 4 where a view differed for this cause in the last day at a rate above RATE; as of `check`.",
+)
+@_html
+@_as_json
+def status(endpoint: str | None, fail_on: tuple[str, ...], html_path: Path | None, as_json: bool) -> None:
+    """Show what the running monitor found of ENDPOINT, or of all endpoints, in the last day and by day before.
+
+    Causes are told from whole entities, shares of the traffic from the uniform sample. Exit code 4: a condition of
+    --fail-on is met.
+    """
+    from skewless.cli.parity_status import read_status
+    from skewless.cli.parity_status_page import status_page
+    from skewless.cli.parity_status_views import show_status
+
+    conditions = [Condition.parse(each) for each in fail_on]
+    found = read_status(Workspace(), endpoint)
+    failed = [f"{each['endpoint']}: {text}" for each in found for text in failures(each, conditions)]
+    if html_path is not None:
+        _write_page(html_path, status_page(found))
+    if as_json:
+        print_json({"endpoints": found, "failed": failed})
+    else:
+        show_status(found)
+    for text in failed:
+        say(f"failed: {text}")
+    if failed:
+        sys.exit(FAILED)
+
+
+@parity.command()
 @click.argument("prediction_id")
 @_as_json
 def explain(prediction_id: str, as_json: bool) -> None:
     """Show every feature of PREDICTION_ID as it was served and as it is offline, with the cause where they differ."""
     from skewless.adapters.served_rows import bundle_of
-    from skewless.cli.parity_check import Checker
+    from skewless.cli.parity_check import open_checker
     from skewless.cli.parity_views import explanation_json, show_explanation
     from skewless.parity.explanation import explain_row
 
     workspace = Workspace()
-    with step(f"Computing prediction {prediction_id} again"), workspace.log() as log, Checker(workspace) as checker:
+    with (
+        step(f"Computing prediction {prediction_id} again"),
+        workspace.log() as log,
+        open_checker(workspace) as checker,
+    ):
         table = log.find(prediction_id)
         checked, contract = checker.check(bundle_of(table), table)
     told = explain_row(checked, contract, 0)
@@ -131,10 +171,14 @@ def _tell(found: dict[str, Any], *, as_json: bool, html_path: Path | None, show:
     if html_path is not None:
         from skewless.cli.parity_html import page
 
-        html_path.parent.mkdir(parents=True, exist_ok=True)
-        html_path.write_text(page(found))
-        say(f"wrote {html_path}")
+        _write_page(html_path, page(found))
     if as_json:
         print_json(found)
     else:
         show(found)
+
+
+def _write_page(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    say(f"wrote {path}")

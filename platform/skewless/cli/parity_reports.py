@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.errors import InvalidDefinition, NotFound
-from skewless.limits import PARITY_REPORTS_MAX
+from skewless.monitor_limits import PARITY_REPORTS_MAX
 from skewless.parity.report import FORMAT
 
 _SUFFIX = ".json"

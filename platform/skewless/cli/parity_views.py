@@ -52,6 +52,9 @@ def show_report(report: Mapping[str, Any]) -> None:
     for each in report["unchecked"]:
         told = f"{each['predictions']:,} predictions of bundle {each['bundle'][:12]} are not checked: {each['reason']}"
         console.print(told, markup=False, soft_wrap=True)
+    for bundle, names in report.get("not_comparable", {}).items():
+        told = f"of bundle {bundle[:12]} the log does not keep {', '.join(names)} as served: not compared"
+        console.print(told, markup=False, soft_wrap=True)
     _show_causes(console, report["causes"])
     for each in report["known_later"]:
         words = "a row arrived late" if each["cause"] == "late_row" else "a row was corrected"

@@ -36,6 +36,7 @@ def rollout() -> None:
 @click.option("--outcomes-min", type=click.IntRange(0), help="Least outcomes of what the canary answered in a step.")
 @options.reason
 @options.override_gates
+@options.skip_parity
 @options.as_json
 def start(
     name: str,
@@ -47,6 +48,7 @@ def start(
     outcomes_min: int | None,
     reason: str,
     override_gates: bool,
+    skip_parity: str,
     as_json: bool,
 ) -> None:
     """Start a canary on endpoint NAME: a bundle that answers a share of the traffic, always the same entities.
@@ -58,7 +60,7 @@ def start(
         raise InvalidRequest(
             "either --share or --steps says how much it answers", path="--share", allowed="one of them"
         )
-    changed_by = options.change(reason, override_gates=override_gates)
+    changed_by = options.change(reason, override_gates=override_gates, skip_parity=skip_parity)
     plan = None
     if steps is not None:
         plan = options.plan(steps, hold, requests_min=requests_min, outcomes_min=outcomes_min)
@@ -116,6 +118,7 @@ def shadow(name: str, bundle: str, share: str, reason: str, as_json: bool) -> No
 @click.option("--exploration-min", metavar="SHARE", help="Of a bandit: the least share of each arm [default: 0.05].")
 @options.reason
 @options.override_gates
+@options.skip_parity
 @options.as_json
 def experiment(
     name: str,
@@ -129,13 +132,14 @@ def experiment(
     exploration_min: str | None,
     reason: str,
     override_gates: bool,
+    skip_parity: str,
     as_json: bool,
 ) -> None:
     """Start EXPERIMENT on endpoint NAME: bundles compared by the outcomes of what they answered.
 
     An entity stays with its arm. A name is used once for each endpoint, and its counts are kept.
     """
-    changed_by = options.change(reason, override_gates=override_gates)
+    changed_by = options.change(reason, override_gates=override_gates, skip_parity=skip_parity)
     is_bandit = kind == ExperimentKind.BANDIT
     least = options.share(exploration_min or ("0.05" if is_bandit else "0"), option="--exploration-min")
 
@@ -162,6 +166,7 @@ def experiment(
 @click.option("--arm", metavar="ARM", help="The arm of its experiment to promote.")
 @options.reason
 @options.override_gates
+@options.skip_parity
 @click.option(
     "--accept-other-instances", is_flag=True, help="Go on although callers have to send other instances then."
 )
@@ -172,11 +177,14 @@ def promote(
     arm: str | None,
     reason: str,
     override_gates: bool,
+    skip_parity: str,
     accept_other_instances: bool,
     as_json: bool,
 ) -> None:
     """Make a bundle live on endpoint NAME: its canary, an arm of its experiment, or any other."""
-    changed_by = options.change(reason, override_gates=override_gates, accept_other_instances=accept_other_instances)
+    changed_by = options.change(
+        reason, override_gates=override_gates, skip_parity=skip_parity, accept_other_instances=accept_other_instances
+    )
     _do(lambda deployment: deployment.promote(name, changed_by, bundle=bundle, arm=arm), as_json=as_json)
 
 

@@ -20,10 +20,18 @@ reason = click.option("--reason", required=True, help="Why; it is kept in the au
 override_gates = click.option(
     "--override-gates", is_flag=True, help="Go on although a gate of the model is not passed; kept in the audit trail."
 )
+skip_parity = click.option(
+    "--skip-parity",
+    metavar="REASON",
+    default="",
+    help="Make no dry parity run, for this reason; it is kept in the audit trail.",
+)
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-def change(reason: str, *, override_gates: bool = False, accept_other_instances: bool = False) -> Change:
+def change(
+    reason: str, *, override_gates: bool = False, accept_other_instances: bool = False, skip_parity: str = ""
+) -> Change:
     """Who runs this command, and why. Raises InvalidRequest for an empty reason."""
     if not reason.strip():
         raise InvalidRequest(
@@ -31,7 +39,7 @@ def change(reason: str, *, override_gates: bool = False, accept_other_instances:
             path="--reason",
             allowed="any text that tells others why, for example `AUROC 0.78 against 0.76 in April`",
         )
-    return Change(actor(), reason, override_gates, accept_other_instances)
+    return Change(actor(), reason, override_gates, accept_other_instances, skip_parity)
 
 
 def duration_s(text: str, *, option: str) -> float:

@@ -10,6 +10,7 @@ from skewless.registry.records import AuditEvent, EndpointRecord
 from skewless.registry.rollout_control import Adjustment, Standing
 from skewless.rollout.role_counts import RoleCounts
 from skewless.rollout.routes import Route
+from skewless.serving.monitoring_policy import MonitoringPolicy
 from skewless.timestamps import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp
 
 _SHORT = 12
@@ -49,6 +50,7 @@ def show_route(shown: EndpointRecord) -> None:
         ("live since", _to_second(shown.live_since)),
         ("label horizon", duration(shown.terms.label_horizon_us)),
         ("outcome window", duration(shown.terms.outcome_window_us)),
+        *_monitoring(shown.monitoring),
         ("previous", _named(shown, route.previous)),
         ("canary", f"{_named(shown, route.canary.bundle)} ({route.canary.share:.2%})" if route.canary else "none"),
         ("shadow", f"{_named(shown, route.shadow.bundle)} ({route.shadow.share:.2%})" if route.shadow else "none"),
@@ -62,6 +64,22 @@ def show_route(shown: EndpointRecord) -> None:
         for arm in experiment.arms:
             table.add_row(f"  arm {arm.name}", f"{_named(shown, arm.bundle)} ({arm.share:.2%})")
     print_table(table)
+
+
+def _monitoring(policy: MonitoringPolicy) -> list[tuple[str, str]]:
+    """A line for each part of a policy: every field of it, as the file has it."""
+    return [
+        (f"monitoring: {part}", ", ".join(f"{name} {_plain(value)}" for name, value in fields.items()))
+        for part, fields in policy.to_json().items()
+    ]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_plain(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def show_standing(standing: Standing) -> None:

@@ -17,7 +17,7 @@ from skewless.stack import control
 @click.command()
 @click.option("--detach", is_flag=True, help="Return when every process is healthy and leave the stack running.")
 def up(detach: bool) -> None:
-    """Start Valkey, Triton, the gateway and the shipper of its log on loopback, and keep them up.
+    """Start Valkey, Triton, the gateway, the shipper of its log and the monitor on loopback, and keep them up.
 
     Stays in the foreground, where Ctrl-C stops everything, unless --detach is given. Exit code 5: the stack of
     this home is already up; it is left alone. Exit code 3: it could not start; the message says why.

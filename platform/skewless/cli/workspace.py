@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skewless.adapters.artifact_opening import open_artifact_store
 from skewless.adapters.step_loader import TransformSteps
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from skewless.adapters.duckdb_point_in_time import DuckDBOffline
     from skewless.adapters.feast_repository import Applied, FeatureRepository
     from skewless.adapters.log_reader import LogReader
+    from skewless.parity.dry_run import DryRun
     from skewless.training.assembly import Training
 
 Progress = Callable[[str], None]
@@ -240,18 +241,24 @@ class Workspace:
 
         return run_training(self, definition, progress)
 
-    def register(self, folder: Path) -> Bundle:
-        """Admit a bundle folder, keep it in the artifact store and record it. Raises BundleRefused."""
+    def register(self, folder: Path, check_parity: Callable[[Bundle], "DryRun"] | None = None) -> Bundle:
+        """Admit a bundle folder, keep it in the artifact store and record it. Raises BundleRefused.
+
+        `check_parity` gives it a dry parity run before; None: it gets one when it is to answer.
+        """
         from skewless.cli.bundle_admission import admission_of
 
         admission = admission_of(self, folder)
         bundle = admission.require()
-        location = self.artifacts.put(folder, bundle.digest)
-        with self.registry(create=True) as registry:
+        detail: dict[str, Any] = {"checks": admission.results}
+        with self.registry(create=True) as registry:  # also before the dry run, which looks into it
+            if check_parity is not None:
+                verdict = check_parity(bundle)
+                verdict.require(bundle.digest)
+                detail["parity"] = verdict.to_json()
+            location = self.artifacts.put(folder, bundle.digest)
             registry.register_bundle(
-                BundleRecord.of(bundle, artifact=location, created_time=system_clock()),
-                actor=actor(),
-                detail={"checks": admission.results},
+                BundleRecord.of(bundle, artifact=location, created_time=system_clock()), actor=actor(), detail=detail
             )
         return bundle
 

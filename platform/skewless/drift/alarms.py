@@ -8,6 +8,9 @@ from skewless.drift.contract_breaks import Break
 from skewless.drift.streams import Kind, Stream
 from skewless.statistics.variable import Part
 
+ALARMS_KEPT = 100
+"""In what a detector remembers; older ones are history, which somebody else keeps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:

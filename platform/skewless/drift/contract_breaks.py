@@ -34,11 +34,14 @@ class Rule(StrEnum):
     UNSEEN = "unseen values"
     CONSTANT = "constant"
     NO_TRAFFIC = "no traffic"
+    SHAPE = "shape"
+    """A tensor or output of another width, or a column of another type, than the bundle's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A rule that holds of a variable (of none, for NO_TRAFFIC) since `since` (window number), for `windows` windows.
+    """A rule that holds of a variable since `since` (window number), for `windows` windows; of none for NO_TRAFFIC, and
+    for SHAPE, which names what has another shape.
 
     `share` is that of the last window, `usual` what it is otherwise; both 0 to 1, and rows for NO_TRAFFIC.
     """

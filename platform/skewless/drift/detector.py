@@ -5,25 +5,25 @@ alarms is that of all streams together. Only then is it asked which ones moved; 
 raises an alarm. Contract breaks are told beside it, at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from skewless.drift.alarms import Alarm, Moved, Reading
+from skewless.drift.alarms import ALARMS_KEPT, Alarm, Moved, Reading
 from skewless.drift.calibration import Calibration
 from skewless.drift.contract_breaks import ContractRules, Runs
 from skewless.drift.localisation import joined, moved_streams
+from skewless.drift.streams import Stream
 from skewless.drift.threshold import RELEASE, Sums, increments
 from skewless.drift.traffic import ALL, Series
 from skewless.errors import InvalidDefinition
 from skewless.statistics.tally import ROWS
+from skewless.statistics.variable import Part
 
 CAP = 3.0
 """Sums stop at so many heights, so that an alarm closes soon after its cause is gone."""
-_ALARMS_KEPT = 100
-"""In what is remembered; older ones are history, which somebody else keeps."""
 
 
 @dataclass(slots=True)
@@ -67,6 +67,21 @@ class Detector:
         steps = increments(self.calibration.scores(series))
         self._state.next_window = whole.first + len(whole)
         return tuple(self._step(whole, place, steps[place]) for place in range(len(whole)))
+
+    def skip(self, windows: int) -> None:
+        """Leave out windows that follow those taken before: nothing is learnt from them, for better or worse."""
+        if self._state.next_window is not None:
+            self._state.next_window += windows
+
+    @property
+    def levels(self) -> dict[tuple[str, Part, str], float]:
+        """How high each variable of each slice stands, in heights; those that stand at 0 are left out."""
+        threshold, found = self.calibration.threshold, dict[tuple[str, Part, str], float]()
+        levels = self._state.sums / (threshold.weights * threshold.height)
+        for at in np.flatnonzero(levels > 0).tolist():
+            variable = self.calibration.streams[at].variable
+            found[variable] = max(found.get(variable, 0.0), float(levels[at]))
+        return found
 
     def _step(self, whole: Series, place: int, step: Sums) -> Reading:
         state, threshold = self._state, self.calibration.threshold
@@ -130,8 +145,21 @@ class Detector:
             "sums": [float(each) for each in state.sums],
             "onsets": state.onsets.tolist(),
             "runs": state.runs.to_json(),
-            "alarms": [each.to_json() for each in state.alarms[-_ALARMS_KEPT:]],
+            "alarms": [each.to_json() for each in state.alarms[-ALARMS_KEPT:]],
         }
+
+    def carry(self, data: Mapping[str, Any], streams: Sequence[Stream]) -> None:
+        """Go on with what a detector of the same variables and an older calibration remembered: sums of its `streams`
+        go to the same ones here, others begin at 0."""
+        place_of = {stream: place for place, stream in enumerate(streams)}
+        places = [place_of.get(stream) for stream in self.calibration.streams]
+        self.restore(
+            {
+                **data,
+                "sums": [0.0 if place is None else data["sums"][place] for place in places],
+                "onsets": [data["next_window"] or 0 if place is None else data["onsets"][place] for place in places],
+            }
+        )
 
     def restore(self, data: Mapping[str, Any]) -> None:
         """Go on where `to_json` was taken. Raises InvalidDefinition for the state of another calibration."""

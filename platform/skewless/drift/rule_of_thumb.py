@@ -6,15 +6,17 @@ it may stand there for ever; so its alarms are marked uncalibrated, and no rate 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from skewless.drift.alarms import Alarm, Moved, Reading
+from skewless.drift.alarms import ALARMS_KEPT, Alarm, Moved, Reading
 from skewless.drift.contract_breaks import ContractRules, Runs
 from skewless.drift.localisation import MOVED_MAX, joined
 from skewless.drift.streams import ROWS_MIN, Floats, Kind, Stream
 from skewless.drift.threshold import RELEASE
 from skewless.drift.traffic import ALL, Series
+from skewless.errors import InvalidDefinition
 from skewless.statistics.divergence import population_stability, stability_limit
 from skewless.statistics.tally import Tally
 from skewless.statistics.variable import Part
@@ -34,6 +36,8 @@ class RuleOfThumb:
         self._runs = Runs.none(len(rules.layout.variables))
         self._high = 0
         self._alarms: list[Alarm] = []
+        self._next_window: int | None = None
+        self._levels: dict[tuple[str, Part, str], float] = {}
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
@@ -44,14 +48,47 @@ class RuleOfThumb:
     def _is_open(self) -> bool:
         return bool(self._alarms) and self._alarms[-1].closed_us is None
 
+    @property
+    def levels(self) -> dict[tuple[str, Part, str], float]:
+        """How high each variable of each slice stood in the last window; only the furthest are told."""
+        return dict(self._levels)
+
     def advance(self, series: Mapping[str, Series]) -> tuple[Reading, ...]:
-        """Take the windows that follow those taken before, of every slice."""
-        return tuple(self._step(series, place) for place in range(len(series[ALL])))
+        """Take the windows that follow those taken before, of every slice. Raises InvalidDefinition for others."""
+        whole = series[ALL]
+        if self._next_window not in (None, whole.first):
+            raise InvalidDefinition(
+                f"the next window is {self._next_window}, given are windows from {whole.first} on",
+                hint="give every window once, in order, also those without rows",
+            )
+        self._next_window = whole.first + len(whole)
+        return tuple(self._step(series, place) for place in range(len(whole)))
+
+    def skip(self, windows: int) -> None:
+        """Leave out windows that follow those taken before."""
+        if self._next_window is not None:
+            self._next_window += windows
+
+    def to_json(self) -> dict[str, Any]:
+        """What is remembered, as plain data: with it, and the same training, another process goes on."""
+        return {
+            "next_window": self._next_window,
+            "high": self._high,
+            "runs": self._runs.to_json(),
+            "alarms": [each.to_json() for each in self._alarms[-ALARMS_KEPT:]],
+        }
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Go on where `to_json` was taken."""
+        self._next_window, self._high = data["next_window"], data["high"]
+        self._runs = Runs.from_json(data["runs"])
+        self._alarms = [Alarm.from_json(each) for each in data["alarms"]]
 
     def _step(self, series: Mapping[str, Series], place: int) -> Reading:
         whole = series[ALL]
         window_us, window = whole.window_us, whole.first + place
         moved = self._moved(series, place)
+        self._levels = {each.stream.variable: each.level for each in moved if each.level > 0}
         level = moved[0].level if moved else 0.0
         self._high = self._high + 1 if level >= 1.0 else 0
         if not self._is_open and self._high >= RUN_MIN:

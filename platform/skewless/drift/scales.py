@@ -68,9 +68,20 @@ def _median(values: Floats) -> Floats:
 
 
 def _quantile(values: Floats, level: float) -> Floats:
-    """Over windows (streams,), of those that are scored; 0 where none is."""
-    empty = np.isnan(values).all(axis=0) if len(values) else np.ones(values.shape[1], dtype=np.bool_)
-    found = np.zeros(values.shape[1])
-    if not empty.all():
-        found[~empty] = np.nanquantile(values[:, ~empty], level, axis=0)
-    return found
+    """Over windows (streams,), of those that are scored; 0 where none is.
+
+    What `numpy.nanquantile` gives, to the last bit, without its calls for each column, in which most of a calibration
+    by few long windows was spent.
+    """
+    if not len(values):
+        return np.zeros(values.shape[1])
+    ordered = np.sort(values, axis=0)  # NaN goes last
+    scored = np.count_nonzero(~np.isnan(values), axis=0)
+    place = level * np.maximum(scored - 1, 0)
+    below = np.floor(place).astype(np.intp)
+    above = np.minimum(below + 1, np.maximum(scored - 1, 0))
+    columns = np.arange(values.shape[1])
+    low, high, part = ordered[below, columns], ordered[above, columns], place - below
+    # As NumPy interpolates, from the nearer end.
+    found = np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1.0 - part))
+    return np.where(scored > 0, found, 0.0)

@@ -6,8 +6,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.errors import InvalidDefinition
-from skewless.timestamps import DAY_US, HOUR_US, MINUTE_US
+from skewless.drift.window_length import check_window
+from skewless.timestamps import DAY_US, HOUR_US
 
 WEEK_US = 7 * DAY_US
 WEEKS_MIN = 4
@@ -66,19 +66,6 @@ class Season:
         if self.slots < 3 or self.slot_us > HOUR_US:
             return sums
         return sums + np.roll(sums, 1, axis=0) + np.roll(sums, -1, axis=0)
-
-
-def check_window(window_us: int) -> int:
-    """The length itself. Raises InvalidDefinition unless a day is a whole number of windows of a minute or more, and
-    hours and windows fit into each other."""
-    fits = window_us >= MINUTE_US and DAY_US % window_us == 0
-    if not fits or (HOUR_US % window_us and window_us % HOUR_US):
-        raise InvalidDefinition(
-            f"a window of {window_us / MINUTE_US:g} minutes is not allowed; allowed: whole parts of an hour from a"
-            " minute on, and whole hours that divide a day",
-            hint="for example 5 minutes, 1 hour or 1 day",
-        )
-    return window_us
 
 
 def grade_of(history_us: int) -> Grade:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.drift.rows import taken
-from skewless.drift.season import check_window
+from skewless.drift.window_length import check_window
 from skewless.errors import InvalidDefinition
-from skewless.limits import DRIFT_CELLS_MAX, DRIFT_SLICES_MAX
+from skewless.monitor_limits import DRIFT_CELLS_MAX, DRIFT_SLICES_MAX
 from skewless.statistics.counter import Counter
 from skewless.statistics.observed import Observed
 from skewless.statistics.tally import ROWS, Tally, TallyLayout

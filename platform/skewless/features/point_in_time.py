@@ -114,6 +114,20 @@ def _of_entities(view: ViewRead, rows: str, asked: str) -> str:
     return f"SELECT * FROM ({rows}) SEMI JOIN {asked} USING ({keys})"
 
 
+def entities_sql(view: ViewRead, source: OfflineSource, as_of: int, *, row_id: str, as_of_us: str) -> str:
+    """A question about each entity that has a visible row at a moment (µs): `row_id` from 0 on, `as_of_us`, join keys.
+
+    A view without an entity has one question, whether it has rows or not.
+    """
+    moment = f"CAST({as_of} AS BIGINT) AS {identifier(as_of_us)}"
+    if not view.join_keys:
+        return f"SELECT CAST(0 AS BIGINT) AS {identifier(row_id)}, {moment}"
+    keys = _partition(view)
+    known = " AND ".join(f"{identifier(key.name)} IS NOT NULL" for key in view.join_keys)
+    rows = f"SELECT DISTINCT {keys} FROM ({rows_sql(view, source)}) WHERE {AVAILABLE_US} <= {as_of} AND {known}"
+    return f"SELECT row_number() OVER () - 1 AS {identifier(row_id)}, {moment}, * FROM ({rows})"
+
+
 def point_in_time_sql(
     contract: FeatureContract,
     sources: Mapping[str, OfflineSource],

@@ -18,10 +18,14 @@ from skewless.timestamps import SECOND_US
 ENTITYLESS_KEY = "__dummy_id"
 """Feast's join key of a view that has no entity; its value is the empty string."""
 
+TIMESTAMP_PREFIX = b"_ts:"
+"""What the field of a view's event time begins with."""
+
 _PACKED_FIELDS_MAX = 512
 """Valkey's default of hash-max-listpack-entries."""
 
 _U32 = struct.Struct("<I")
+_TYPE_SIZE = struct.Struct("<II")
 
 
 def _encode_string(value: object) -> bytes:
@@ -60,6 +64,15 @@ _KEY_ENCODERS: dict[Dtype, tuple[int, Callable[[object], bytes]]] = {
     Dtype.TIMESTAMP: (8, _encode_timestamp),
 }
 """Feast's ValueType number, and what makes the value's size and bytes, for dtypes Feast can serialize in a key."""
+
+_KEY_DECODERS: dict[Dtype, Callable[[bytes], object]] = {
+    Dtype.BYTES: bytes,
+    Dtype.STRING: lambda data: data.decode(errors="replace"),
+    Dtype.INT32: lambda data: int.from_bytes(data, "little", signed=True),
+    Dtype.INT64: lambda data: int.from_bytes(data, "little", signed=True),
+    Dtype.TIMESTAMP: lambda data: int.from_bytes(data, "little", signed=True) * SECOND_US,
+}
+"""The inverse of the encoders, for the value's bytes alone."""
 
 _STRING_TYPE = _KEY_ENCODERS[Dtype.STRING][0]
 
@@ -145,20 +158,63 @@ class KeyTemplate:
         return b"".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """What a Redis key of Feast's says: names of the join keys in order, Feast's number of each type, raw values."""
+
+    names: tuple[str, ...]
+    types: tuple[int, ...]
+    values: tuple[bytes, ...]
+    project: str
+
+    @property
+    def told(self) -> dict[str, str]:
+        """Values by stored name, for people; bytes and types that Feast has no keys of in hexadecimal."""
+        decoders = {
+            code: _KEY_DECODERS[dtype] for dtype, (code, _) in _KEY_ENCODERS.items() if dtype is not Dtype.BYTES
+        }
+        parts = zip(self.names, self.types, self.values, strict=True)
+        return {name: str(decoders[kind](value)) if kind in decoders else value.hex() for name, kind, value in parts}
+
+    def entity(self, join_keys: Iterable[JoinKey]) -> dict[str, object]:
+        """Values by what callers call the join keys, which must be of this key's types."""
+        by_name = dict(zip(self.names, self.values, strict=True))
+        return {key.name: _KEY_DECODERS[key.dtype](by_name[key.key_name]) for key in join_keys}
+
+
+def stored_key(key: bytes) -> StoredKey | None:
+    """A Redis key taken apart; None for one that is none of Feast's."""
+    try:
+        (count,) = _U32.unpack_from(key, 0)
+        position = _U32.size
+        parts: list[tuple[int, bytes]] = []
+        for _ in range(2 * count):  # the names first, then the values: each a type, a length and that many bytes
+            type_code, length = _TYPE_SIZE.unpack_from(key, position)
+            position += _TYPE_SIZE.size
+            parts.append((type_code, key[position : position + length]))
+            position += length
+        if not count or position >= len(key):
+            return None
+        names = tuple(name.decode() for _, name in parts[:count])
+        types, values = zip(*parts[count:], strict=True)
+        return StoredKey(names, types, values, key[position:].decode())
+    except (struct.error, UnicodeDecodeError):
+        return None
+
+
+def key_types(join_keys: Iterable[JoinKey]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and Feast's numbers of the types of an entity's join keys, as its stored keys have them."""
+    ordered = sorted(join_keys, key=lambda key: key.key_name) or [JoinKey(ENTITYLESS_KEY, Dtype.STRING)]
+    return tuple(key.key_name for key in ordered), tuple(_KEY_ENCODERS[key.dtype][0] for key in ordered)
+
+
 def project_of(key: bytes) -> str | None:
     """The project a Redis key belongs to; None for a key that is not one of Feast's.
 
     A project is what follows the serialized entity, so `prod` is never mistaken for the end of `nonprod`.
     """
-    try:
-        (count,) = _U32.unpack_from(key, 0)
-        position = _U32.size
-        for _ in range(2 * count):  # the names first, then the values: each a type, a length and that many bytes
-            (length,) = _U32.unpack_from(key, position + _U32.size)
-            position += 2 * _U32.size + length
-        return key[position:].decode() if count and position < len(key) else None
-    except (struct.error, UnicodeDecodeError):
-        return None
+    found = stored_key(key)
+    return None if found is None else found.project
 
 
 def feature_field(view: str, feature: str) -> bytes:
@@ -168,7 +224,7 @@ def feature_field(view: str, feature: str) -> bytes:
 
 def timestamp_field(view: str) -> bytes:
     """The hash field of a view's event time."""
-    return f"_ts:{view}".encode()
+    return TIMESTAMP_PREFIX + view.encode()
 
 
 def _key_encoder(key: JoinKey) -> tuple[bytes, Callable[[object], bytes]]:

@@ -72,10 +72,11 @@ class _Encoding:
     @property
     def tag(self) -> bytes:
         wire = {Dtype.FLOAT64: 1, Dtype.FLOAT32: 5, Dtype.BOOL: 0, Dtype.INT32: 0, Dtype.INT64: 0, Dtype.TIMESTAMP: 0}
-        return _encode_varint(self.number << 3 | wire.get(self.dtype, 2))
+        return varint(self.number << 3 | wire.get(self.dtype, 2))
 
 
-def _encode_varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number from 0 on in protobuf's variable length: seven bits a byte, the lowest first."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -113,6 +114,15 @@ _ENCODINGS: dict[str, _Encoding] = {
     "Array(Decimal)": _Encoding(Dtype.STRING_LIST, 45),
 }
 """By Feast's name of the type."""
+
+
+def value_tag(dtype: Dtype, feast_type: str = "") -> bytes:
+    """What a stored value of a declared dtype begins with; `feast_type` where Feast's own name of it differs.
+
+    >>> value_tag(Dtype.INT64)
+    b' '
+    """
+    return _ENCODINGS[feast_type or TABLE[dtype].feast].tag
 
 
 def block_decoder(dtype: Dtype, feast_type: str = "") -> BlockDecoder:

@@ -64,7 +64,7 @@ class Account:
 
 
 _MATERIALIZE = "skewless materialize"
-_RESET = "skewless materialize --reset"
+_REPAIR = "skewless features repair --view VIEW"
 
 ACCOUNTS: Mapping[Cause, Account] = {
     Cause.DEFINITION_CHANGED: Account(
@@ -82,12 +82,13 @@ ACCOUNTS: Mapping[Cause, Account] = {
         Kind.FAULT,
         "the online store has the entity under a key of another type, so that nobody finds it",
         "have whoever writes use the declared type of the join key, then write again",
-        _RESET,
+        _REPAIR,
     ),
     Cause.FUTURE_LEAK: Account(
         Kind.FAULT,
         "the online store held a row that could not be known yet at that moment",
         "look for a writer that ignores created_time, for event times of the future, and at the clocks",
+        _REPAIR,
     ),
     Cause.RESTATED_ROW: Account(
         Kind.TIMING,
@@ -98,7 +99,7 @@ ACCOUNTS: Mapping[Cause, Account] = {
         Kind.FAULT,
         "a correction under the same event time did not reach the online store, which keeps the older version",
         "Feast drops a write whose event time is not later; empty and write again, or correct under a later time",
-        _RESET,
+        _REPAIR,
     ),
     Cause.TTL: Account(
         Kind.FAULT,
@@ -121,13 +122,13 @@ ACCOUNTS: Mapping[Cause, Account] = {
         Kind.FAULT,
         "the online store lacks what was there to be written",
         "look for failed or partial writes, evicted keys and a key_ttl; then write again",
-        _RESET,
+        _REPAIR,
     ),
     Cause.EXTRA_ONLINE: Account(
         Kind.FAULT,
         "the online store had a row or a value that the source does not have",
         "a deleted source row stays online, and so does a push that never reached the source; empty and write again",
-        _RESET,
+        _REPAIR,
     ),
     Cause.DECLARED_PRECISION: Account(
         Kind.FAULT,
@@ -138,7 +139,7 @@ ACCOUNTS: Mapping[Cause, Account] = {
         Kind.FAULT,
         "both are equal once cast: spelling, spaces, case, a number cut to an integer, or bytes of another type",
         "make source and writer agree on the type and the spelling",
-        _RESET,
+        _REPAIR,
     ),
     Cause.DEFAULT_FILLED: Account(
         Kind.FAULT,

@@ -26,6 +26,7 @@ from skewless.parity.compare import computed_causes, differing_rows, equal_colum
 from skewless.parity.computed_causes import Codes, inherited, made_otherwise
 from skewless.parity.equality import Equality, Mask
 from skewless.parity.evidence import OfflineAnswers, Versions, Watermark, Written, take
+from skewless.parity.hidden import NOTHING_HIDDEN, Hidden
 from skewless.parity.recompute import with_overrides
 from skewless.parity.stored_causes import ViewState, columns_of, differing
 from skewless.serving.records import tensor_digest
@@ -68,8 +69,8 @@ class Served:
 class Subject:
     """What predictions are checked against: a bundle's parts, how it is scored here, and what is known of its views.
 
-    `contract` is the bundle's, with on-demand functions as they are here. `changed` says by view, in words, what is
-    defined otherwise today; `written` has the materializations by view.
+    `contract` is the bundle's, with on-demand functions as they are here, cut down to what `hidden` leaves. `changed`
+    says by view, in words, what is defined otherwise today; `written` has the materializations by view.
     """
 
     transform: FittedTransform
@@ -81,6 +82,7 @@ class Subject:
     written: Mapping[str, Written] = field(default_factory=dict)
     watermarks: Mapping[str, Watermark] = field(default_factory=dict)
     probe: KeyProbe | None = None
+    hidden: Hidden = NOTHING_HIDDEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class Checked:
     """By column, whether the served value equals what is finally known."""
     tensor_same: Mask
     output_same: Mask
+    judged: Mask
+    """Whether model input and output are compared: not where the log hides what they were made of."""
     versions: Mapping[str, Versions | None]
     overrides: int
     """Values that requests gave themselves; they are not compared."""
@@ -107,17 +111,26 @@ class Checked:
 
 def check_rows(subject: Subject, served: Served, offline: OfflineAnswers) -> Checked:
     """Compare the predictions with the offline store and name a cause for each mismatch."""
-    contract = subject.contract
-    then, overrides = with_overrides(served.frame, offline.features_at(served.given, served.as_of, Known.THEN))
-    final, _ = with_overrides(served.frame, offline.features_at(served.given, served.as_of, Known.FINALLY))
+    contract, hidden = subject.contract, subject.hidden
+    raw = offline.features_at(served.given, served.as_of, Known.THEN)
+    then, overrides = with_overrides(served.frame, hidden.as_logged(raw))
+    raw_final = offline.features_at(served.given, served.as_of, Known.FINALLY)
+    final, _ = with_overrides(served.frame, hidden.as_logged(raw_final))
     equal = equal_columns(served.frame, then)
-    versions = _versions(contract, served, then, equal, offline)
+    versions = _versions(subject, served, then, equal, offline)
     states = {view.name: _state(subject, view, served, then) for view in contract.views}
     causes = feature_causes(contract, served.frame, then, served.as_of, equal, states=states, versions=versions)
     causes |= computed_causes(contract, subject.plan, served.frame, then, served.given, equal, causes)
-    offline_tensor = _apply(subject, {**served.given, **then.columns}, served.rows)
-    tensor_same, tensor = _tensor_causes(subject, served, offline_tensor, causes, equal)
-    output_same, output = _output_causes(subject, served, offline_tensor, {**causes, "": tensor}, equal)
+    judged = hidden.judged(served.frame)
+    if judged.any():
+        known = _Inputs(served.given, hidden.as_served(served.frame.columns, raw), _hash_differs(hidden, equal, served))
+        offline_tensor = _apply(subject, {**served.given, **hidden.as_served(then.columns, raw)}, served.rows)
+        tensor_same, tensor = _tensor_causes(subject, served, known, offline_tensor, causes, equal)
+        output_same, output = _output_causes(subject, served, known, offline_tensor, {**causes, "": tensor}, equal)
+        tensor[~judged], output[~judged] = NO_CAUSE, NO_CAUSE
+    else:
+        tensor_same = output_same = np.zeros(served.rows, dtype=np.bool_)
+        tensor = output = np.full(served.rows, NO_CAUSE, dtype=np.uint8)
     return Checked(
         served=served,
         then=then,
@@ -129,13 +142,33 @@ def check_rows(subject: Subject, served: Served, offline: OfflineAnswers) -> Che
         finally_equal={name: each.close for name, each in equal_columns(served.frame, final).items()},
         tensor_same=tensor_same,
         output_same=output_same,
+        judged=judged,
         versions=versions,
         overrides=overrides,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a model input is made of, as it was served; `unsure` (rows,) where a hash says that it was another value."""
+
+    given: Mapping[str, Column]
+    features: Mapping[str, Column]
+    unsure: Mask
+
+    def at(self, rows: NDArray[np.intp]) -> dict[str, Column]:
+        return {name: take(column, rows) for name, column in {**self.given, **self.features}.items()}
+
+
+def _hash_differs(hidden: Hidden, equal: Mapping[str, Equality], served: Served) -> Mask:
+    found = np.zeros(served.rows, dtype=np.bool_)
+    for name in hidden.hashed:
+        found |= ~equal[name].same
+    return found
+
+
 def _versions(
-    contract: FeatureContract,
+    subject: Subject,
     served: Served,
     then: FeatureFrame,
     equal: Mapping[str, Equality],
@@ -143,7 +176,7 @@ def _versions(
 ) -> dict[str, Versions | None]:
     """The source's rows at both event times of every row that differs, by view; None where none does."""
     found: dict[str, Versions | None] = {}
-    for view in contract.views:
+    for view in subject.contract.views:
         rows = differing_rows(differing(view, served.frame, then, equal))
         if not len(rows):
             found[view.name] = None
@@ -151,7 +184,8 @@ def _versions(
         times = [frame.event_times[view.name][rows] for frame in (served.frame, then)]
         asked, moments = np.tile(rows, 2), np.concatenate(times)
         there = moments != NO_EVENT_TIME
-        found[view.name] = offline.versions(view, served.given, asked[there], moments[there])
+        versions = offline.versions(view, served.given, asked[there], moments[there])
+        found[view.name] = subject.hidden.versions_as_logged(view.name, versions)
     return found
 
 
@@ -183,6 +217,7 @@ def _under_other_key(subject: Subject, view: ViewRead, served: Served, then: Fea
 def _tensor_causes(
     subject: Subject,
     served: Served,
+    inputs: _Inputs,
     offline: NDArray[np.float32],
     causes: Mapping[str, Codes],
     equal: Mapping[str, Equality],
@@ -190,18 +225,14 @@ def _tensor_causes(
     """Where the model input is the offline one to the bit, and a cause where it is not."""
     same = _same_tensors(served, np.arange(served.rows), offline)
     rows = np.flatnonzero(~same)
-    again = _apply(subject, _columns(served, rows), len(rows))
-    otherwise = ~_same_tensors(served, rows, again)
+    again = _apply(subject, inputs.at(rows), len(rows))
+    otherwise = ~_same_tensors(served, rows, again) & ~inputs.unsure[rows]
     return same, made_otherwise(otherwise, rows, served.rows, inherited(causes, equal, rows), Cause.TRANSFORM)
 
 
 def _apply(subject: Subject, columns: Mapping[str, Column], rows: int) -> NDArray[np.float32]:
     """The bundle's model input (rows, columns)."""
     return subject.transform.prepare().apply(columns, rows)
-
-
-def _columns(served: Served, rows: NDArray[np.intp]) -> dict[str, Column]:
-    return {name: take(column, rows) for name, column in {**served.given, **served.frame.columns}.items()}
 
 
 def _same_tensors(served: Served, rows: NDArray[np.intp], tensor: NDArray[np.float32]) -> Mask:
@@ -218,6 +249,7 @@ def _same_tensors(served: Served, rows: NDArray[np.intp], tensor: NDArray[np.flo
 def _output_causes(
     subject: Subject,
     served: Served,
+    known: _Inputs,
     tensor: NDArray[np.float32],
     causes: Mapping[str, Codes],
     equal: Mapping[str, Equality],
@@ -228,11 +260,12 @@ def _output_causes(
     """
     same = _same_outputs(served.outputs, subject.score(tensor), subject.output_tolerance)
     rows = np.flatnonzero(~same)
-    inputs = _apply(subject, _columns(served, rows), len(rows))
+    inputs = _apply(subject, known.at(rows), len(rows))
     kept = served.has_tensor[rows]
     if kept.any():
         inputs[kept] = served.tensor[rows[kept]]
     otherwise = ~_same_outputs(served.outputs[rows], subject.score(inputs), subject.output_tolerance)
+    otherwise &= kept | ~known.unsure[rows]
     codes = made_otherwise(otherwise, rows, served.rows, inherited(causes, equal, rows), Cause.MODEL)
     constant = _on_rungs(served, _NOT_THE_MODEL)
     codes[constant & (codes != NO_CAUSE)] = CAUSE_CODE[Cause.STALE_SERVING]

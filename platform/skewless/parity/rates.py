@@ -7,11 +7,12 @@ independent rows (Korn and Graubard 1998), and Clopper's and Pearson's bounds (1
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skewless.limits import PARITY_CLUSTERS
+from skewless.monitor_limits import PARITY_CLUSTERS
 
 LEVEL = 0.95
 _STEPS = 60
@@ -36,15 +37,24 @@ class Rate:
 
 
 class ClusterCounts:
-    """Rows by entity, hashed into PARITY_CLUSTERS bins: memory does not grow with the number of entities."""
+    """Rows by entity, hashed into bins: memory does not grow with the number of entities. Fewer bins, wider bounds."""
 
-    def __init__(self) -> None:
-        self.counts = np.zeros(PARITY_CLUSTERS, dtype=np.int64)
+    def __init__(self, counts: NDArray[np.int64] | None = None) -> None:
+        self.counts = np.zeros(PARITY_CLUSTERS, dtype=np.int64) if counts is None else counts
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
         """Count a row of each of these entities."""
-        bins = (hashes % np.uint64(PARITY_CLUSTERS)).astype(np.intp)
-        self.counts += np.bincount(bins, minlength=PARITY_CLUSTERS)
+        bins = (hashes % np.uint64(len(self.counts))).astype(np.intp)
+        self.counts += np.bincount(bins, minlength=len(self.counts))
+
+    @property
+    def total(self) -> int:
+        """Rows."""
+        return int(self.counts.sum())
+
+    def folded(self, bins: int) -> "ClusterCounts":
+        """The same rows in fewer bins, of which there is a multiple now."""
+        return ClusterCounts(self.counts.reshape(-1, bins).sum(axis=0))
 
 
 def clustered_rate(hits: ClusterCounts | None, rows: ClusterCounts) -> Rate:
@@ -60,12 +70,23 @@ def clustered_rate(hits: ClusterCounts | None, rows: ClusterCounts) -> Rate:
     value = found / total
     effective = float(entities)
     if hits is not None and 0 < found < total and entities > 1:
-        apart = hits.counts[used] - value * rows.counts[used]
-        variance = entities / (entities - 1) * float(np.sum(np.square(apart))) / total**2
-        independent = value * (1.0 - value) / total
-        effective = float(np.clip(total * independent / variance, 1.0, total)) if variance else float(total)
+        effective = effective_rows(hits.counts[used], rows.counts[used], value * (1.0 - value))
     low, high = clopper_pearson(value * effective, effective)
     return Rate(found, total, entities, low, high)
+
+
+def effective_rows(totals: NDArray[Any], rows: NDArray[Any], row_variance: float) -> float:
+    """For how many independent rows of this variance the rows of some entities count, 1 to all of them.
+
+    `totals` and `rows` (entities,) are what the values of each entity's rows add up to, and how many there are, at
+    least one. Fewer than two entities say nothing: all rows count.
+    """
+    total, entities = float(rows.sum()), len(rows)
+    if entities < 2:
+        return total
+    apart = totals - float(totals.sum()) / total * rows
+    variance = entities / (entities - 1) * float(np.sum(np.square(apart))) / total**2
+    return float(np.clip(row_variance / variance, 1.0, total)) if variance else total
 
 
 def clopper_pearson(hits: float, rows: float, level: float = LEVEL) -> tuple[float, float]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skewless.canonical_json import Digest
 from skewless.features.contract import FeatureContract, column_name
-from skewless.limits import PARITY_EXAMPLES_MAX
+from skewless.monitor_limits import PARITY_EXAMPLES_MAX
 from skewless.parity.causes import ACCOUNTS, CAUSE_CODE, CAUSES, NO_CAUSE, PENDING, Cause
 from skewless.parity.check import Checked
 from skewless.parity.computed_causes import Codes
@@ -21,6 +22,7 @@ from skewless.parity.explanation import explain_value
 from skewless.parity.rates import ClusterCounts, Rate, clustered_rate
 from skewless.parity.relation import relation
 from skewless.parity.sampling import entity_hashes
+from skewless.parity.tally import Count, Level, Stratum, TallyKey, groups_of
 
 FORMAT = 1
 MODEL_INPUT = "(model input)"
@@ -49,10 +51,15 @@ class Levels:
     statuses_equal: int = 0
     rows: int = 0
     rows_equal: int = 0
+    rows_judged: int = 0
     tensors_equal: int = 0
     outputs_equal: int = 0
     finally_equal: int = 0
     pending: int = 0
+    values_pending: int = 0
+    """Of those, values that are not equal; the others are of another age."""
+    tensors_pending: int = 0
+    outputs_pending: int = 0
     overrides: int = 0
 
 
@@ -108,6 +115,35 @@ class Findings:
             ],
         }
 
+    def tally(self, bundle: Digest, stratum: Stratum) -> dict[TallyKey, Count]:
+        """The same as counts that add up; what is pending is neither equal nor a mismatch."""
+        levels = self.levels
+        values = levels.values - levels.values_pending
+        counts = {
+            Level.VALUES: Count(values, values - levels.values_close),
+            Level.STATUSES: Count(levels.values, levels.values - levels.statuses_equal - _aged_only(levels)),
+            Level.MODEL_INPUTS: _singly(levels.rows_judged, levels.tensors_equal, levels.tensors_pending),
+            Level.PREDICTIONS: _singly(levels.rows_judged, levels.outputs_equal, levels.outputs_pending),
+            Level.PENDING: Count(levels.values, levels.pending),
+            Level.GIVEN: Count(levels.values, levels.overrides),
+        }
+        found = {TallyKey(bundle, stratum, level): count for level, count in counts.items()}
+        for view, units in self._units.items():
+            found[TallyKey(bundle, stratum, Level.VIEWS, view)] = _count(units, self._differing.get(view))
+        for (view, cause), each in self._causes.items():
+            found[TallyKey(bundle, stratum, Level.CAUSES, view, cause.value)] = Count(
+                self._units[view].total, each.units.total, None, groups_of(each.units)
+            )
+        for (view, cause), later in self._later.items():
+            found[TallyKey(bundle, stratum, Level.KNOWN_LATER, view, cause.value)] = Count(
+                self._units[view].total, min(later.total, self._units[view].total), None, groups_of(later)
+            )
+        return found
+
+    def examples(self) -> list[tuple[str, Cause, dict[str, Any]]]:
+        """(view, cause, explanation) of some mismatches of each."""
+        return [(view, cause, each) for (view, cause), found in self._causes.items() for each in found.examples]
+
     def _levels(self) -> dict[str, Any]:
         levels = self.levels
         return {
@@ -120,8 +156,8 @@ class Findings:
                 "pending": levels.pending,
             },
             "statuses_and_ages": {"compared": levels.values, "equal": levels.statuses_equal},
-            "model_inputs": {"compared": levels.rows, "equal": levels.tensors_equal},
-            "predictions": {"compared": levels.rows, "equal": levels.outputs_equal},
+            "model_inputs": {"compared": levels.rows_judged, "equal": levels.tensors_equal},
+            "predictions": {"compared": levels.rows_judged, "equal": levels.outputs_equal},
             "feature_rows": {"compared": levels.rows, "equal": levels.rows_equal},
         }
 
@@ -136,12 +172,16 @@ class Findings:
             levels.statuses_equal += int(np.count_nonzero((codes == NO_CAUSE) | ~equal.close))
             levels.finally_equal += int(np.count_nonzero(checked.finally_equal[name]))
             levels.pending += int(np.count_nonzero(codes == PENDING))
+            levels.values_pending += int(np.count_nonzero((codes == PENDING) & ~equal.close))
             different |= codes < PENDING
         levels.overrides += checked.overrides
         levels.rows += rows
         levels.rows_equal += rows - int(np.count_nonzero(different))
-        levels.tensors_equal += int(np.count_nonzero(checked.tensor_same))
-        levels.outputs_equal += int(np.count_nonzero(checked.output_same))
+        levels.rows_judged += int(np.count_nonzero(checked.judged))
+        levels.tensors_equal += int(np.count_nonzero(checked.tensor_same & checked.judged))
+        levels.outputs_equal += int(np.count_nonzero(checked.output_same & checked.judged))
+        levels.tensors_pending += int(np.count_nonzero(checked.judged & (checked.tensor == PENDING)))
+        levels.outputs_pending += int(np.count_nonzero(checked.judged & (checked.output == PENDING)))
 
     def _add_view(
         self, checked: Checked, contract: FeatureContract, view: str, columns: list[str], hashes: NDArray[np.uint64]
@@ -202,6 +242,21 @@ class Findings:
             **({"rules": rules} if rules else {}),
             "examples": found.examples,
         }
+
+
+def _count(units: ClusterCounts, hits: ClusterCounts | None) -> Count:
+    return Count(
+        units.total, 0 if hits is None else hits.total, groups_of(units), None if hits is None else groups_of(hits)
+    )
+
+
+def _singly(rows: int, equal: int, pending: int) -> Count:
+    return Count(rows - pending, rows - pending - equal)
+
+
+def _aged_only(levels: Levels) -> int:
+    """Pending values that are equal, and differ in their age alone."""
+    return levels.pending - levels.values_pending
 
 
 def _told_before(checked: Checked, level: str, codes: Codes) -> Mask:

@@ -22,6 +22,10 @@ from skewless.timestamps import SECOND_US, Micros
 
 Transaction = Session
 """What a consumer works in: everything that it does here is kept together with the ledger's row, or not at all."""
+_DAY_MARK = "@"
+"""Between a table and a day of it, in names of the ledger; no table's name has one."""
+_MANY_ROWS = 1 << 62
+"""Rows of a segment that only the log store told of, which does not know how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,29 @@ class Settling:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredRows:
+    """The `rows` rows of one day of one table of a segment, as the log store has them: always within one file."""
+
+    segment: str
+    table: str
+    day: str
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """What they are called in the ledger."""
+        return f"{self.table}{_DAY_MARK}{self.day}"
+
+
+@dataclass(frozen=True, slots=True)
+class DaysSettling:
+    """Rows that are being taken from the log store; `left` says for each whether nobody of the group took it before."""
+
+    transaction: Transaction
+    left: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MissedSegment:
     """A segment of the log that a group has not taken, or not all of: `taken` has the row ranges by table."""
 
@@ -119,6 +146,40 @@ class ConsumedSegments(RegistryPart):
             yield Settling(session, row.whole, _ranges(row.taken))
             row.whole = True
             row.changed_time = self._clock()
+
+    @contextmanager
+    def settling_days(self, group: str, stored: Sequence[StoredRows]) -> Iterator[DaysSettling]:
+        """A transaction in which a group takes rows of many segments from the log store; all are noted, or none is.
+
+        What a stream delivers later of a table that has days which were settled so is for `is_settled_from_store` to
+        tell; no two of `stored` may be alike.
+        """
+        with self._transactions.write() as session:
+            now, left = self._clock(), [False] * len(stored)
+            # In one order for all members, so that none waits for another in a ring.
+            for place in sorted(range(len(stored)), key=lambda each: stored[each].segment):
+                rows = stored[place]
+                unknown = DeliveredRows(rows.segment, "", 0, _MANY_ROWS, "", 0, 0)
+                row, _ = _locked(session, group, unknown, now)
+                left[place] = _is_left(row, rows)
+                if left[place]:
+                    row.taken = {**row.taken, rows.name: [[0, rows.rows]]}
+                    row.changed_time = now
+            yield DaysSettling(session, tuple(left))
+
+    def left_in_store(self, group: str, stored: Sequence[StoredRows]) -> tuple[StoredRows, ...]:
+        """Those that the group has not taken, from the store or all of the segment from a stream."""
+        found: list[StoredRows] = []
+        for start in range(0, len(stored), CONSUMED_SEGMENTS_AT_ONCE):
+            some = stored[start : start + CONSUMED_SEGMENTS_AT_ONCE]
+            wanted = select(ConsumedSegmentRow).where(
+                ConsumedSegmentRow.group_name == group,
+                ConsumedSegmentRow.segment.in_(sorted({each.segment for each in some})),
+            )
+            with self._transactions.read() as session:
+                rows = {row.segment: row for row in session.scalars(wanted)}
+                found += [each for each in some if each.segment not in rows or _is_left(rows[each.segment], each)]
+        return tuple(found)
 
     def missed(self, group: str, segments: Iterable[str]) -> Iterator[MissedSegment]:
         """Those of the segments that the group has not taken, or not all of, in their order."""
@@ -197,6 +258,19 @@ class ConsumedSegments(RegistryPart):
                 )
             )
         return len(names)
+
+
+def is_settled_from_store(transaction: Transaction, group: str, segment: str, table: str) -> bool:
+    """Whether any day of a segment's table was taken from the log store, which then takes the others too."""
+    row = transaction.get(ConsumedSegmentRow, (group, segment))
+    return row is not None and any(name.startswith(f"{table}{_DAY_MARK}") for name in row.taken)
+
+
+def _is_left(row: ConsumedSegmentRow, stored: StoredRows) -> bool:
+    if stored.name in row.taken:
+        return False
+    # All of it came by the stream, unless a part was settled from the store: that part's rows came from both.
+    return not row.whole or any(_DAY_MARK in name for name in row.taken)
 
 
 def _locked(session: Session, group: str, rows: DeliveredRows, now: Micros) -> tuple[ConsumedSegmentRow, bool]:

@@ -11,6 +11,7 @@ from skewless.bundles.model_repository import deploy, model_name
 from skewless.bundles.serving_profile import Target
 from skewless.canonical_json import Digest
 from skewless.errors import BundleRefused, Conflict, NotFound, Unavailable
+from skewless.parity.dry_run import DryRun
 from skewless.registry.records import EndpointRecord
 from skewless.registry.repository import Registry, system_clock
 from skewless.rollout import changes
@@ -32,6 +33,14 @@ class CheckGates(Protocol):
         ...
 
 
+class CheckParity(Protocol):
+    """Whether a bundle would be given online what it is given offline, before it answers anybody."""
+
+    def __call__(self, candidate: Digest, endpoint: str | None) -> DryRun:
+        """The verdict; `endpoint` is whose callers' newest questions are asked, None where there are none yet."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Who changes something, why, and which safeguards are set aside; all of it is kept in the audit event."""
@@ -41,6 +50,8 @@ class Change:
     override_gates: bool = False
     accept_other_instances: bool = False
     """Make a bundle live although callers then have to send other instances."""
+    skip_parity: str = ""
+    """Why no dry parity run is made; empty where one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +61,8 @@ class Deployment:
     A gateway follows the registry, so a route is changed last: when it changes, the model is where the
     gateway's load request finds it. A step that fails leaves the route as it was.
     Every method raises what `Registry` does, Conflict where someone else changed the endpoint meanwhile, NotFound where
-    the artifact store lacks the bundle, and BundleRefused where a bundle does not verify, does not pass its gates, or
-    asks callers for other instances than the live one.
+    the artifact store lacks the bundle, and BundleRefused where a bundle does not verify, does not pass its gates or
+    its dry parity run, or asks callers for other instances than the live one.
     """
 
     registry: Registry
@@ -61,6 +72,7 @@ class Deployment:
     admit: Callable[[Path, Digest], Bundle] | None = None
     """All checks of a bundle's folder; None: those that loading makes."""
     check_gates: CheckGates | None = None
+    check_parity: CheckParity | None = None
     target: Target = Target.EMBEDDED_CPU
     now: Callable[[], Micros] = system_clock
 
@@ -68,7 +80,9 @@ class Deployment:
         """A new endpoint that serves `bundle`, a digest or a unique prefix of one."""
         digest = self.registry.bundle(bundle).digest
         detail = self._check_gates([digest], None, change)
-        self._deploy(digest, self._admitted(digest))
+        folder = self._admitted(digest)
+        detail |= self._check_parity([digest], None, change)
+        self._deploy(digest, folder)
         return self.registry.create_endpoint(
             name, description=description, bundle=digest, actor=change.actor, reason=change.reason, detail=detail
         )
@@ -191,13 +205,17 @@ class Deployment:
         """Everything that must hold before a route names these bundles, and what of it the audit event keeps."""
         wanted = [digest for digest in digests if digest != seen.live]
         detail = self._check_gates(wanted, seen.live, change) if gated else {}
+        folders: dict[Digest, Path] = {}
         for digest in wanted:
-            folder = self._admitted(digest)
+            folders[digest] = self._admitted(digest)
             reasons = self._misfits(digest, seen.live)
             if reasons and not (becomes_live and change.accept_other_instances):
                 raise _other_instances(digest, seen, reasons, becomes_live=becomes_live)
             if reasons:
                 detail["other_instances"] = list(reasons)
+        if gated:
+            detail |= self._check_parity(_not_answering(seen, wanted), seen.endpoint, change)
+        for digest, folder in folders.items():
             self._deploy(digest, folder)
         return detail
 
@@ -236,6 +254,25 @@ class Deployment:
                 )
             detail["gates_overridden"] = True
         return detail
+
+    def _check_parity(self, candidates: Iterable[Digest], endpoint: str | None, change: Change) -> dict[str, Any]:
+        """The verdicts for the audit event. Raises BundleRefused where a bundle is given other features online."""
+        check = self.check_parity
+        if check is None:
+            return {}
+        verdicts: dict[str, Any] = {}
+        for candidate in candidates:
+            verdict = DryRun.skipped(change.skip_parity) if change.skip_parity else check(candidate, endpoint)
+            verdict.require(candidate)
+            verdicts[candidate] = verdict.to_json()
+        return {"parity": verdicts} if verdicts else {}
+
+
+def _not_answering(seen: Route, wanted: Iterable[Digest]) -> list[Digest]:
+    """Bundles that answer nobody yet: a canary and an experiment's arms were looked at when they began."""
+    arms = () if seen.experiment is None else seen.experiment.arms
+    answering = {seen.live, *(arm.bundle for arm in arms)} | ({seen.canary.bundle} if seen.canary else set())
+    return [digest for digest in wanted if digest not in answering]
 
 
 def _other_instances(

@@ -18,6 +18,7 @@ from skewless.registry.transactions import CHANGED_MEANWHILE, RegistryPart
 from skewless.rollout import changes
 from skewless.rollout.history import LIVE_ACTIONS, LiveChange, RouteAction, rollback_target
 from skewless.rollout.routes import Route, RoutingTable
+from skewless.serving.monitoring_policy import MonitoringPolicy
 from skewless.serving.outcome_terms import OutcomeTerms
 
 SET_OUTCOME_TERMS = "set_outcome_terms"
@@ -152,6 +153,19 @@ class Endpoints(RegistryPart):
             facts = {"terms_before": before.terms.to_json(), "terms": terms.to_json(), "version": row.version}
             self._audit(session, f"endpoint/{endpoint}", SET_OUTCOME_TERMS, actor=actor, reason=reason, detail=facts)
             return endpoint_record(endpoint_row(session, endpoint))
+
+    def set_monitoring(self, endpoint: str, policy: MonitoringPolicy, *, actor: str, reason: str) -> EndpointRecord:
+        """Declare what the monitor is asked for; gateways read their part of it in the route. Raises as `change_route`.
+
+        A policy that changes nothing is not audited.
+        """
+        return self.change_route(
+            endpoint,
+            lambda route: changes.set_monitoring(route, policy),
+            action=RouteAction.SET_MONITORING,
+            actor=actor,
+            reason=reason,
+        )
 
     def rollback_target(self, endpoint: str) -> Digest:
         """The bundle that `rollback` would make live. Raises as `rollback` does."""

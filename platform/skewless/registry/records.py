@@ -7,6 +7,7 @@ from typing import Any
 from skewless.bundles.bundle import Bundle, signature_json
 from skewless.canonical_json import Digest
 from skewless.rollout.routes import Route
+from skewless.serving.monitoring_policy import MonitoringPolicy
 from skewless.serving.outcome_terms import OutcomeTerms
 from skewless.timestamps import Micros, format_timestamp
 
@@ -79,6 +80,11 @@ class EndpointRecord:
         return self.route.endpoint
 
     @property
+    def monitoring(self) -> MonitoringPolicy:
+        """What the monitor is asked for."""
+        return self.route.monitoring
+
+    @property
     def live_name(self) -> str:
         """The name of the live bundle."""
         return self.names[self.route.live]
@@ -92,6 +98,7 @@ class EndpointRecord:
             "live_since": format_timestamp(self.live_since),
             "names": dict(sorted(self.names.items())),
             "outcome_terms": self.terms.to_json(),
+            "monitoring": self.monitoring.to_json(),
         }
 
 

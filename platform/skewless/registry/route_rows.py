@@ -10,6 +10,7 @@ from skewless.errors import Conflict, InvalidDefinition
 from skewless.registry.rows import experiment_row, role_bundles
 from skewless.registry.tables import EndpointRow, ExperimentRow, RolloutProgressRow, RouteRow
 from skewless.rollout.routes import Experiment, Route
+from skewless.serving.monitoring_policy import MonitoringPolicy
 from skewless.timestamps import Micros
 
 
@@ -28,6 +29,7 @@ def write_route(
     become others while it runs.
     """
     row.sticky_by = list(after.sticky_by) or None
+    row.monitoring = None if after.monitoring == MonitoringPolicy() else after.monitoring.to_json()
     _write_roles(session, row, after, now=now)
     _write_experiment(session, row, before.experiment if before is not None else None, after.experiment, now=now)
     if before is not None:

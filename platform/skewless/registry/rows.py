@@ -13,6 +13,7 @@ from skewless.registry.tables import (
     RouteRow,
 )
 from skewless.rollout.routes import Arm, Canary, Experiment, ExperimentKind, Role, Route, Shadow
+from skewless.serving.monitoring_policy import MonitoringPolicy
 from skewless.serving.outcome_terms import OUTCOME_WINDOW_US, OutcomeTerms
 from skewless.timestamps import Micros
 
@@ -78,6 +79,7 @@ def route_of(row: EndpointRow) -> Route:
         experiment=_experiment(row.experiment) if row.experiment else None,
         version=row.version,
         sticky_by=tuple(row.sticky_by or ()),
+        monitoring=MonitoringPolicy.from_json(row.monitoring or {}),
     )
 
 

@@ -68,7 +68,8 @@ class EndpointRow(Base):
     """An endpoint. `version` grows with every change of its routes; two writers of one version cannot both win.
 
     `sticky_by` is null where traffic is split by all of a row's join keys. Terms of outcomes
-    (`serving/outcome_terms.py`) are null where they were not declared.
+    (`serving/outcome_terms.py`) and what the monitor is asked for (`serving/monitoring_policy.py`) are null where they
+    were not declared.
     """
 
     __tablename__ = "endpoints"
@@ -80,6 +81,7 @@ class EndpointRow(Base):
     sticky_by: Mapped[list[str] | None] = mapped_column(_Json)
     label_horizon_us: Mapped[int | None] = mapped_column(BigInteger)
     outcome_window_us: Mapped[int | None] = mapped_column(BigInteger)
+    monitoring: Mapped[dict[str, Any] | None] = mapped_column(_Json)
     routes: Mapped[list["RouteRow"]] = relationship(lazy="raise", order_by="RouteRow.role")
     experiment: Mapped["ExperimentRow | None"] = relationship(
         lazy="raise",

@@ -14,6 +14,7 @@ from skewless.errors import Conflict, InvalidDefinition
 from skewless.rollout.history import LiveChange, rollback_target, target_after_rollback
 from skewless.rollout.routes import Canary, Experiment, Route, Shadow
 from skewless.rollout.slots import moved_layout
+from skewless.serving.monitoring_policy import MonitoringPolicy
 
 
 class Part(StrEnum):
@@ -45,6 +46,11 @@ def promote(route: Route, bundle: Digest | None = None, *, arm: str | None = Non
     if experiment is not None and bundle in {each.bundle for each in experiment.arms}:
         experiment = None
     return _with_live(replace(route, experiment=experiment), bundle, previous=route.live)
+
+
+def set_monitoring(route: Route, policy: MonitoringPolicy) -> Route:
+    """What the monitor is asked for, from now on."""
+    return route if policy == route.monitoring else _next(replace(route, monitoring=policy))
 
 
 def rollback(route: Route, history: Sequence[LiveChange]) -> Route:

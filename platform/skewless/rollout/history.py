@@ -20,6 +20,7 @@ class RouteAction(StrEnum):
     SET_ARM_SHARES = "set_arm_shares"
     ABORT = "abort"
     """A canary, shadow or experiment ended without becoming live."""
+    SET_MONITORING = "set_monitoring"
 
 
 LIVE_ACTIONS = frozenset({RouteAction.CREATE, RouteAction.PROMOTE, RouteAction.ROLLBACK})

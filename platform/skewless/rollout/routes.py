@@ -14,6 +14,7 @@ from skewless.canonical_json import Digest
 from skewless.errors import InvalidDefinition, NotFound
 from skewless.rollout.fields import read_fields, read_texts
 from skewless.rollout.slots import SLOTS, Layout, first_layout, owned_slots, slot_counts
+from skewless.serving.monitoring_policy import MonitoringPolicy
 
 ENDPOINT_NAME_PATTERN = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 """1 to 63 of a-z, 0-9 and `-`, first a letter, not ending in `-`.
@@ -26,7 +27,7 @@ ARMS_MIN, ARMS_MAX = 2, 8
 TEXT_MAX = 200
 """Characters of a success label and of a salt."""
 _FORMAT = 2
-_NULLABLE = frozenset({"previous", "canary", "shadow", "experiment", "half_life_s"})
+_NULLABLE = frozenset({"previous", "canary", "shadow", "experiment", "half_life_s", "monitoring"})
 _SUM_TOLERANCE = 1e-9
 
 
@@ -231,7 +232,8 @@ class Route:
     `live` answers what nothing else answers. `previous` is what a rollback makes live again; it stays loaded. Shares of
     the canary and of an experiment's traffic are shares of the endpoint's traffic, and never overlap. `sticky_by` names
     the join keys by which traffic is split; empty, all of a row's join keys do. `version` grows by one with every
-    change, from 1. Raises InvalidDefinition for a route that breaks one of these rules.
+    change, from 1. `monitoring` is what the monitor is asked for; gateways take from it which predictions are compared.
+    Raises InvalidDefinition for a route that breaks one of these rules.
     """
 
     endpoint: str
@@ -243,6 +245,7 @@ class Route:
     experiment: Experiment | None = None
     version: int = 1
     sticky_by: tuple[str, ...] = ()
+    monitoring: MonitoringPolicy = field(default_factory=MonitoringPolicy)
 
     def __post_init__(self) -> None:
         check_endpoint_name(self.endpoint)
@@ -287,6 +290,7 @@ class Route:
             "experiment": self.experiment.to_json() if self.experiment is not None else None,
             "version": self.version,
             "sticky_by": list(self.sticky_by),
+            "monitoring": None if self.monitoring == MonitoringPolicy() else self.monitoring.to_json(),
         }
 
     @classmethod
@@ -302,11 +306,14 @@ class Route:
             "experiment": dict,
             "version": int,
             "sticky_by": list,
+            "monitoring": dict,
         }
         fields = read_fields(_without_nulls(data), "$", {"endpoint": str, "description": str, "live": str}, optional)
         for part, read in (("canary", Canary), ("shadow", Shadow), ("experiment", Experiment)):
             if part in fields:
                 fields[part] = read.from_json(fields[part], f"$.{part}")
+        if "monitoring" in fields:
+            fields["monitoring"] = MonitoringPolicy.from_json(fields["monitoring"], "$.monitoring")
         fields["sticky_by"] = read_texts(fields.get("sticky_by", ()), "$.sticky_by")
         return cls(**fields)
 

@@ -15,6 +15,7 @@ from skewless.rollout.routes import (
     ExperimentKind,
 )
 from skewless.rollout.slots import SLOTS
+from skewless.serving.monitoring_policy import MonitoringPolicy
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -40,6 +41,7 @@ def route_schema() -> dict[str, Any]:
             "uniqueItems": True,
             "description": "join keys by which traffic is split; none: all join keys of the row",
         },
+        "monitoring": _nullable(_monitoring()),
     }
     return {
         "$schema": DIALECT,
@@ -103,6 +105,15 @@ def _experiment() -> dict[str, Any]:
         },
     }
     return _object(parts, required=("name", "kind", "arms", "traffic", "success"))
+
+
+def _monitoring() -> dict[str, Any]:
+    """The parts of a policy; what their fields may be, `serving/monitoring_policy.py` says."""
+    parts = {
+        name: _object({field: {} for field in fields}, required=())
+        for name, fields in MonitoringPolicy().to_json().items()
+    }
+    return _described(_object(parts, required=()), "what the monitor is asked for; null: the defaults")
 
 
 def _object(properties: dict[str, Any], *, required: tuple[str, ...]) -> dict[str, Any]:

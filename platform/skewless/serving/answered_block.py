@@ -16,7 +16,9 @@ from skewless.canonical_json import Digest
 from skewless.column_table import ColumnTable
 from skewless.dtypes import Column
 from skewless.features.frame import FeatureFrame, Lines
+from skewless.rollout.routes import Role
 from skewless.serving.log_privacy import LogPrivacy
+from skewless.serving.log_sampling import NO_SAMPLING, Codes, LogSampling
 from skewless.serving.records import AnsweredBatch, tensor_digest
 
 NO_PRIVACY = LogPrivacy()
@@ -67,6 +69,8 @@ class AnsweredBlock:
     """(rows,)"""
     kept_digests: Sequence[str] = ()
     """Digests of the tensor's rows, where it is left out."""
+    sampled: Codes | None = None
+    """(rows,) codes of `log_sampling.SAMPLES`; None where no row is sampled."""
 
     @property
     def rows(self) -> int:
@@ -85,7 +89,12 @@ class AnsweredBlock:
         return [value for each, value in zip(self.requests, of_requests, strict=True) for _ in range(each.rows)]
 
     @classmethod
-    def of(cls, batches: Sequence[AnsweredBatch], privacy: LogPrivacy = NO_PRIVACY) -> "AnsweredBlock":
+    def of(
+        cls,
+        batches: Sequence[AnsweredBatch],
+        privacy: LogPrivacy = NO_PRIVACY,
+        sampling: LogSampling = NO_SAMPLING,
+    ) -> "AnsweredBlock":
         """Batches of one bundle and layout end to end; one alone is taken as it is. Marks of the bundle are heeded."""
         first = batches[0]
         given: Mapping[str, Column] = _merged_columns([(batch.given, batch.rows) for batch in batches])
@@ -93,6 +102,9 @@ class AnsweredBlock:
         tensor: NDArray[np.float32] | None = _end_to_end([batch.tensor for batch in batches])
         rows = len(tensor) if tensor is not None else 0
         digests: Sequence[str] = ()
+        ids = _listed([batch.prediction_ids for batch in batches])
+        # Before anything is hashed: an entity has one hash, whatever the log keeps of its keys.
+        sampled = sampling.codes(first.endpoint, {name: given[name] for name in first.key_names}, ids)
         if (marks := first.marks) is not None:
             given, columns = privacy.kept(given, marks, rows), privacy.kept(columns, marks, rows)
             if not marks.keeps_tensor and tensor is not None:
@@ -108,7 +120,7 @@ class AnsweredBlock:
             bundle=first.bundle,
             key_names=list(first.key_names),
             requests=[_request(batch) for batch in batches],
-            prediction_ids=_listed([batch.prediction_ids for batch in batches]),
+            prediction_ids=ids,
             positions=_positions(batches),
             twins=_listed([batch.twins or [""] * batch.rows for batch in batches]),
             given=given,
@@ -118,7 +130,16 @@ class AnsweredBlock:
             labels=_listed([batch.labels for batch in batches]),
             probabilities=_end_to_end([batch.probabilities for batch in batches]),
             kept_digests=digests,
+            sampled=_answered(sampled, batches),
         )
+
+
+def _answered(sampled: Codes | None, batches: Sequence[AnsweredBatch]) -> Codes | None:
+    """The codes with those of shadows taken out: the live prediction beside one has the same features."""
+    if sampled is None or not any(batch.role == Role.SHADOW for batch in batches):
+        return sampled
+    shadows = np.repeat([batch.role == Role.SHADOW for batch in batches], [batch.rows for batch in batches])
+    return np.where(shadows, np.uint8(0), sampled)
 
 
 def _request(batch: AnsweredBatch) -> LoggedRequest:

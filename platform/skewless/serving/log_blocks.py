@@ -22,16 +22,18 @@ from skewless.features.frame import FeatureFrame, Lines
 from skewless.limits import LOG_BLOCK_ROWS_ALONE, LOG_BLOCK_ROWS_MAX
 from skewless.serving.answered_block import NO_PRIVACY, AnsweredBlock, LoggedRequest
 from skewless.serving.log_privacy import LogPrivacy
+from skewless.serving.log_sampling import NO_SAMPLING, LogSampling
 from skewless.serving.records import AnsweredBatch, LogEntry, Outcome, TallyBatch
 
 __all__ = [
     "AnsweredBlock", "LaterFormat", "LoggedEntry", "LoggedRequest", "block", "blocks", "decode", "encode", "groups",
     "logged_rows",
 ]  # fmt: skip
-FORMAT = 4
-FORMATS = (1, 2, 3, FORMAT)
+FORMAT = 5
+FORMATS = (1, 2, 3, 4, FORMAT)
 """Formats 1 to 3 had a document per request: 1 knew no arms, twins and tallies, 1 and 2 kept column by column what 3
-kept in tables of one dtype, none knew callers. Spool files of an older gateway are still read."""
+kept in tables of one dtype, none knew callers. Format 4 did not know
+what was sampled. Spool files of an older gateway are still read."""
 
 LoggedEntry = AnsweredBlock | tuple[Outcome, ...] | TallyBatch
 """What one frame of the log holds."""
@@ -63,19 +65,23 @@ def groups(entries: Sequence[LogEntry]) -> list[list[LogEntry]]:
     return found
 
 
-def block(group: Sequence[LogEntry], privacy: LogPrivacy = NO_PRIVACY) -> LoggedEntry:
+def block(
+    group: Sequence[LogEntry], privacy: LogPrivacy = NO_PRIVACY, sampling: LogSampling = NO_SAMPLING
+) -> LoggedEntry:
     """What the frame of one of `groups` holds."""
     batches = [entry for entry in group if isinstance(entry, AnsweredBatch)]
     if batches:
-        return AnsweredBlock.of(batches, privacy)
+        return AnsweredBlock.of(batches, privacy, sampling)
     (entry,) = group
     assert not isinstance(entry, AnsweredBatch), "batches are grouped with batches"
     return entry
 
 
-def blocks(entries: Sequence[LogEntry], privacy: LogPrivacy = NO_PRIVACY) -> list[LoggedEntry]:
+def blocks(
+    entries: Sequence[LogEntry], privacy: LogPrivacy = NO_PRIVACY, sampling: LogSampling = NO_SAMPLING
+) -> list[LoggedEntry]:
     """What came within one flush, as it is kept."""
-    return [block(group, privacy) for group in groups(entries)]
+    return [block(group, privacy, sampling) for group in groups(entries)]
 
 
 def logged_rows(entry: LoggedEntry) -> int:
@@ -208,6 +214,8 @@ class _PlainBlock(msgspec.Struct, frozen=True, array_like=True):
     outputs: dict[str, bytes]
     labels: list[str]
     probabilities: bytes
+    sampled: bytes = b""
+    """A code per row; empty where no row is sampled, and before format 5."""
 
 
 class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -262,6 +270,7 @@ def _plain_block(entry: AnsweredBlock) -> _PlainBlock:
         outputs={name: _plain_matrix(values) for name, values in entry.outputs.items()},
         labels=list(entry.labels),
         probabilities=_plain_matrix(entry.probabilities),
+        sampled=b"" if entry.sampled is None else entry.sampled.tobytes(),
     )
 
 
@@ -270,6 +279,7 @@ def _block(plain: _PlainBlock) -> AnsweredBlock:
     told = [rows, len(plain.labels), sum([each.rows for each in plain.requests])]
     told += [len(plain.twins)] if plain.twins else []
     told += [len(plain.tensor_digests)] if plain.tensor is None else []
+    told += [len(plain.sampled)] if plain.sampled else []
     if set(told) != {rows} or not rows:
         raise ValueError(f"its parts are not of the same {rows} predictions")
     frame = FeatureFrame(
@@ -293,6 +303,7 @@ def _block(plain: _PlainBlock) -> AnsweredBlock:
         labels=plain.labels,
         probabilities=np.frombuffer(plain.probabilities, dtype="<f4").reshape(rows),
         kept_digests=plain.tensor_digests,
+        sampled=np.frombuffer(plain.sampled, dtype=np.uint8) if plain.sampled else None,
     )
 
 

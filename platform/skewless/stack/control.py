@@ -17,7 +17,7 @@ from skewless.stack.supervision import Health, Phase
 
 __all__ = ["Progress", "StackState", "read_state", "start_detached", "stop"]
 
-STOP_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 120.0
 """More than the sum of what each process of the stack may take to stop."""
 _POLL_S = 0.05
 

@@ -21,7 +21,7 @@ from skewless.registry.feast_tables import FeastTables
 from skewless.registry.repository import Registry
 from skewless.registry.snapshots import FeatureSnapshot, FeatureSnapshots
 from skewless.settings import Home, Settings, mask
-from skewless.stack import gateway, shipper, triton, valkey
+from skewless.stack import gateway, monitor, shipper, triton, valkey
 from skewless.stack.feature_store_file import FeastAddress, feast_address
 from skewless.stack.probes import http_probe, valkey_probe
 from skewless.stack.state import ProcessState, StackState, read_last_state, read_state
@@ -259,6 +259,7 @@ def _stack(home: Home) -> Iterator[Finding]:
     yield Finding("stack", condition, state.summary, remedy)
     for each in state.processes:
         yield _process(each, state)
+    yield from _monitor(state)
 
 
 def _process(process: ProcessState, state: StackState) -> Finding:
@@ -276,16 +277,35 @@ def _process(process: ProcessState, state: StackState) -> Finding:
 
 
 async def _ask(name: str, state: StackState) -> None:
-    def port(address: str) -> int:
-        return int(address.rpartition(":")[2])
-
-    probes = {
-        valkey.NAME: valkey_probe(name, port(state.valkey_url)),
-        triton.NAME: http_probe(name, port(state.triton_http), "/v2/health/ready"),
-        gateway.NAME: http_probe(name, port(state.gateway_url), "/healthz"),
-        shipper.NAME: http_probe(name, port(state.shipper_url), "/healthz"),
+    addresses = {
+        valkey.NAME: state.valkey_url,
+        triton.NAME: state.triton_http,
+        gateway.NAME: state.gateway_url,
+        shipper.NAME: state.shipper_url,
+        monitor.NAME: state.monitor_url,
     }
-    await probes[name]()
+    port = int(addresses[name].rpartition(":")[2])
+    path = "/v2/health/ready" if name == triton.NAME else "/healthz"
+    await (valkey_probe(name, port) if name == valkey.NAME else http_probe(name, port, path))()
+
+
+def _monitor(state: StackState) -> Iterator[Finding]:
+    """How each job of the monitor is doing. Warnings at most: without them it still serves as it should."""
+    if not state.monitor_url:
+        yield Finding("monitor", Condition.WARNING, "none runs in this stack", "unset SKEWLESS_STACK_MONITOR")
+        return
+    try:
+        jobs = monitor.told_jobs(state.monitor_url)
+    except Unavailable as error:
+        yield Finding("monitor", Condition.WARNING, error.message, "`skewless down` and `up` start it afresh")
+        return
+    for each in jobs:
+        check = f"monitor job {each.job}"
+        if each.failures_in_a_row:
+            remedy = "what it says is away is tried again by itself; the monitor's log has more"
+            yield Finding(check, Condition.WARNING, f"fails: {each.last_failure}", remedy)
+        else:
+            yield Finding(check, Condition.OK, each.summary(time.time()))
 
 
 def _endpoints(settings: Settings) -> Iterator[Finding]:

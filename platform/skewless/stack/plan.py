@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from skewless.settings import Settings, StackSettings, variable_name
 from skewless.stack.gateway import gateway_spec
+from skewless.stack.monitor import monitor_spec
 from skewless.stack.ports import LOOPBACK, choose_ports, prefer_port
 from skewless.stack.process import ProcessSpec
 from skewless.stack.shipper import shipper_spec
@@ -30,6 +31,7 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
     valkey, *triton_ports = choose_ports(configured)
     gateway, admin = prefer_port(stack.gateway_port), prefer_port(stack.gateway_admin_port)
     shipper = prefer_port(stack.shipper_port)
+    monitor = prefer_port(stack.monitor_port) if stack.monitor else 0
     triton = TritonPorts(*triton_ports) if stack.runs_triton else None
     addresses = StackAddresses(
         gateway_url=f"http://{LOOPBACK}:{gateway}",
@@ -39,6 +41,7 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
         triton_metrics=f"{LOOPBACK}:{triton.metrics}" if triton else "",
         gateway_admin_url=f"http://{LOOPBACK}:{admin}",
         shipper_url=f"http://{LOOPBACK}:{shipper}",
+        monitor_url=f"http://{LOOPBACK}:{monitor}" if monitor else "",
     )
     environment = {
         "ONLINE_STORE": addresses.valkey_url,
@@ -57,11 +60,13 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
     # Before the gateway, so that it is stopped after it, and ships what the gateway sealed at its end.
     shipping = _shipping(settings, stack, port=shipper, valkey_url=addresses.valkey_url)
     gateway_process = gateway_spec(port=gateway, admin_port=admin, environment=environment, logs=home.logs)
+    # It depends on nothing: its jobs wait for what they need, and the stack answers without it.
+    watching = (_monitoring(settings, stack, port=monitor, valkey_url=addresses.valkey_url),) if monitor else ()
     if triton is None:
-        return addresses, (store, shipping, replace(gateway_process, depends_on=(store.name,)))
+        return addresses, (store, shipping, replace(gateway_process, depends_on=(store.name,)), *watching)
     backends = home.triton / "backends"
     models = triton_spec(ports=triton, models=home.triton_models, backends=backends, logs=home.logs)
-    return addresses, (store, models, shipping, gateway_process)
+    return addresses, (store, models, shipping, gateway_process, *watching)
 
 
 def _shipping(settings: Settings, stack: StackSettings, *, port: int, valkey_url: str) -> ProcessSpec:
@@ -70,5 +75,26 @@ def _shipping(settings: Settings, stack: StackSettings, *, port: int, valkey_url
     if stack.stream:
         environment["STREAM"] = valkey_url
     return shipper_spec(
+        port=port, environment=environment, logs=home.logs, depends_on=(VALKEY,) if stack.stream else ()
+    )
+
+
+def _monitoring(settings: Settings, stack: StackSettings, *, port: int, valkey_url: str) -> ProcessSpec:
+    home = settings.folders
+    environment = {
+        "DATABASE_URL": settings.registry_url,
+        "ARTIFACTS": settings.artifacts_address,
+        "PREDICTION_LOG": str(home.predictions),
+        "LOG_STORE": settings.log_store_address,
+        "ONLINE_STORE": valkey_url,
+        "REPO": str(settings.repo.absolute()),
+        "DATA": str(settings.data_folder),
+        "FEAST_REGISTRY": settings.feast_registry_url,
+        "STEP_PACKAGES": settings.step_packages,
+        "HOME": str(home.root),
+    }
+    if stack.stream:
+        environment["STREAM"] = valkey_url
+    return monitor_spec(
         port=port, environment=environment, logs=home.logs, depends_on=(VALKEY,) if stack.stream else ()
     )

@@ -35,8 +35,11 @@ def shipper_spec(
     )
 
 
-def log_hash_key() -> dict[str, str]:
-    """The gateways' key as a setting of the shipper, where only theirs is set: what they hash is deleted by it."""
+def log_hash_key(prefix: str = SHIPPER_PREFIX) -> dict[str, str]:
+    """The gateways' key as a setting of another process, the shipper's by default, where only theirs is set.
+
+    What they hash is deleted by it, and compared by the monitor.
+    """
     name = "LOG_HASH_KEY"
     key = os.environ.get(f"{GATEWAY_PREFIX}{name}")
-    return {name: key} if key and f"{SHIPPER_PREFIX}{name}" not in os.environ else {}
+    return {name: key} if key and f"{prefix}{name}" not in os.environ else {}

@@ -37,6 +37,8 @@ class StackAddresses:
     """Empty in the state of a stack that an older version started."""
     shipper_url: str = ""
     """As above."""
+    monitor_url: str = ""
+    """As above, and where the stack runs no monitor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class StackState:
         return self.addresses.shipper_url
 
     @property
+    def monitor_url(self) -> str:
+        """Base URL of the monitor's own listener, where its metrics are; empty where none runs."""
+        return self.addresses.monitor_url
+
+    @property
     def valkey_url(self) -> str:
         """`redis://host:port` of the online store."""
         return self.addresses.valkey_url
@@ -98,9 +105,10 @@ class StackState:
     def summary(self) -> str:
         """Since when it is up, under which process, and where it listens, in one line."""
         models = f"Triton {self.triton_grpc} (gRPC) and {self.triton_http} (HTTP)"
+        monitor = f"monitor {self.monitor_url}" if self.monitor_url else "no monitor"
         return (
             f"{self.phase} since {format_timestamp(self.started)} (process {self.pid}), gateway {self.gateway_url}, "
-            f"Valkey {self.valkey_url}, {models if self.triton_grpc else 'models in the gateway itself'}"
+            f"Valkey {self.valkey_url}, {models if self.triton_grpc else 'models in the gateway itself'}, {monitor}"
         )
 
 

@@ -1,6 +1,7 @@
 """How good the scores of a binary classifier are: four numbers, from labels and scores alone."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,8 @@ from skewless.errors import InvalidDefinition
 
 _PROBABILITY_EPSILON = float(np.finfo(np.float32).eps)
 """Log loss of a certain and wrong score is infinite; scores are kept this far from 0 and 1, as in scikit-learn."""
+_TINY = 1e-300
+"""Stands for no rows at all at the upper end of expected counts, where there is nothing to be precise about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +61,21 @@ def auroc(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float | No
     >>> auroc(np.array([False, True, True]), np.array([0.1, 0.4, 0.1]))
     0.75
     """
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
+    _, group, rows = np.unique(scores, return_inverse=True, return_counts=True)
+    positives = np.bincount(group[labels], minlength=len(rows))
+    return auroc_of_counts(positives, rows - positives)
+
+
+def auroc_of_counts(positives: NDArray[Any], negatives: NDArray[Any]) -> float | None:
+    """As `auroc`, from how many of each class (scores,) have each distinct score, in ascending order.
+
+    Counts may be expectations, and scores whole bins: rows of one bin then count as ties.
+    """
+    all_positives, all_negatives = positives.sum(), negatives.sum()
+    if not all_positives or not all_negatives:
         return None
-    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    last_ranks = np.cumsum(counts)
-    ranks = last_ranks - (counts - 1) / 2.0
-    above = float(ranks[group][labels].sum()) - positives * (positives + 1) / 2.0
-    return above / (positives * negatives)
+    below = np.cumsum(negatives) - negatives / 2.0
+    return float((positives * below).sum() / (all_positives * all_negatives))
 
 
 def brier(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -> float:
@@ -94,13 +103,17 @@ def average_precision(labels: NDArray[np.bool_], scores: NDArray[np.floating]) -
     >>> average_precision(np.array([True, False, True]), np.array([0.9, 0.8, 0.7]))
     0.8333333333333333
     """
-    positives = int(labels.sum())
-    if not positives:
+    _, group, rows = np.unique(scores, return_inverse=True, return_counts=True)
+    positives = np.bincount(group[labels], minlength=len(rows))
+    return average_precision_of_counts(positives, rows - positives)
+
+
+def average_precision_of_counts(positives: NDArray[Any], negatives: NDArray[Any]) -> float | None:
+    """As `average_precision`, from how many of each class (scores,) have each distinct score, in ascending order."""
+    all_positives = positives.sum()
+    if not all_positives:
         return None
-    order = np.argsort(-scores, kind="stable")
-    descending = scores[order]
-    ends = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(descending) - 1)
-    found = np.cumsum(labels[order])[ends]
-    precision = found / (ends + 1)
-    added = np.diff(found, prepend=0) / positives
+    found, missed = np.cumsum(positives[::-1]), np.cumsum(negatives[::-1])
+    precision = found / np.maximum(found + missed, _TINY)
+    added = np.diff(found, prepend=0) / all_positives
     return float(np.sum(precision * added))

@@ -1,4 +1,4 @@
-"""The shipper's log: one JSON object per line on standard error."""
+"""The log of a process beside the gateways: one JSON object per line on standard error, written where it is made."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure_logging() -> None:
+def log_json_lines() -> None:
     """Write what this process logs to standard error, from INFO on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())

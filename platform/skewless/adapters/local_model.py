@@ -1,4 +1,4 @@
-"""A bundle's model, run in the process of a command: to recompute what was served."""
+"""A bundle's model, run in this process: to recompute what was served."""
 
 from skewless.adapters.onnx_runtime import OnnxModel
 from skewless.bundles.bundle import Bundle

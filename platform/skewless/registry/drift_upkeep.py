@@ -1,0 +1,180 @@
+"""Keeps what the drift monitor counted within bounds: old windows become hours, and what is older still goes.
+
+A day of one bundle in one role is merged in one transaction; counts are added up as bytes, so that bundles whose files
+are gone are merged too.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
+
+from skewless.canonical_json import Digest
+from skewless.drift.tally_form import added
+from skewless.monitor_limits import DRIFT_COARSE_DAYS, DRIFT_FINE_DAYS
+from skewless.registry.drift_records import DriftKey
+from skewless.registry.drift_tables import (
+    DriftAlarmRow,
+    DriftEndpointRow,
+    DriftTallyRow,
+    DriftWindowRow,
+    DriftWordRow,
+)
+from skewless.registry.transactions import RegistryPart
+from skewless.timestamps import DAY_US, HOUR_US
+
+
+class DriftUpkeep(RegistryPart):
+    """See the module."""
+
+    def merge_next(self) -> bool:
+        """Merge the windows of one day that is old enough, and forget what is too old; whether there was any."""
+        with self._transactions.read() as session:
+            newest = {row.endpoint_name: row.newest_us for row in session.scalars(select(DriftEndpointRow))}
+            found = next((each for each in newest.items() if _oldest_fine(session, *each) is not None), None)
+            start_us = None if found is None else _oldest_fine(session, *found)
+        if found is None or start_us is None:
+            return False
+        self._merge(found[0], start_us // DAY_US * DAY_US)
+        return True
+
+    def forget(self) -> None:
+        """Forget hours, alarms and words that are older than they are kept."""
+        with self._transactions.write() as session:
+            for row in session.scalars(select(DriftEndpointRow)).all():
+                before = row.newest_us - DRIFT_COARSE_DAYS * DAY_US
+                for table, moment in (
+                    (DriftTallyRow, DriftTallyRow.window_start_us),
+                    (DriftWindowRow, DriftWindowRow.window_start_us),
+                    (DriftAlarmRow, DriftAlarmRow.opened_us),
+                    (DriftWordRow, DriftWordRow.last_us),
+                ):
+                    session.execute(delete(table).where(table.endpoint_name == row.endpoint_name, moment < before))
+
+    def _merge(self, endpoint: str, day_us: int) -> None:
+        with self._transactions.write() as session:
+            wanted = (
+                select(DriftTallyRow.bundle_digest, DriftTallyRow.role)
+                .where(*_fine_of_day(DriftTallyRow, endpoint, day_us))
+                .distinct()
+                .order_by(DriftTallyRow.bundle_digest, DriftTallyRow.role)
+            )
+            for bundle, role in session.execute(wanted).all():
+                key = DriftKey(endpoint, Digest(bundle), role)
+                _merge_tallies(session, key, day_us)
+                _merge_windows(session, key, day_us)
+
+
+def _oldest_fine(session: Session, endpoint: str, newest_us: int) -> int | None:
+    """The beginning of the oldest window that is old enough to be merged."""
+    before = (newest_us - DRIFT_FINE_DAYS * DAY_US) // DAY_US * DAY_US
+    wanted = (
+        select(DriftTallyRow.window_start_us)
+        .where(DriftTallyRow.endpoint_name == endpoint, DriftTallyRow.window_start_us < before)
+        .where(DriftTallyRow.window_us < HOUR_US)
+        .order_by(DriftTallyRow.window_start_us)
+        .limit(1)
+    )
+    return session.scalars(wanted).one_or_none()
+
+
+def _fine_of_day(table: type[DriftTallyRow | DriftWindowRow], endpoint: str, day_us: int) -> list[Any]:
+    return [
+        table.endpoint_name == endpoint,
+        table.window_start_us >= day_us,
+        table.window_start_us < day_us + DAY_US,
+        table.window_us < HOUR_US,
+    ]
+
+
+def _of_key(table: type[DriftTallyRow | DriftWindowRow], key: DriftKey, day_us: int) -> list[Any]:
+    return [*_fine_of_day(table, key.endpoint, day_us), table.bundle_digest == key.bundle, table.role == key.role]
+
+
+def _merge_tallies(session: Session, key: DriftKey, day_us: int) -> None:
+    rows = session.scalars(select(DriftTallyRow).where(*_of_key(DriftTallyRow, key, day_us))).all()
+    # Hours of the same day that an earlier, longer window left are added to, not put beside.
+    hours = session.scalars(
+        select(DriftTallyRow).where(
+            DriftTallyRow.endpoint_name == key.endpoint,
+            DriftTallyRow.bundle_digest == key.bundle,
+            DriftTallyRow.role == key.role,
+            DriftTallyRow.window_us == HOUR_US,
+            DriftTallyRow.window_start_us >= day_us,
+            DriftTallyRow.window_start_us < day_us + DAY_US,
+        )
+    ).all()
+    fine = {(row.slice, row.window_start_us // HOUR_US) for row in rows}
+    joining = [row for row in hours if (row.slice, row.window_start_us // HOUR_US) in fine]
+    merged = [_hour_of(key, list(group)) for group in _by_hour([*rows, *joining])]
+    for row in joining:
+        session.delete(row)
+    session.execute(delete(DriftTallyRow).where(*_of_key(DriftTallyRow, key, day_us)))
+    session.flush()
+    if merged:
+        session.execute(insert(DriftTallyRow), merged)
+
+
+def _by_hour(rows: Iterable[DriftTallyRow]) -> list[list[DriftTallyRow]]:
+    def place(row: DriftTallyRow) -> tuple[str, int]:
+        return row.slice, row.window_start_us // HOUR_US
+
+    return [list(group) for _, group in groupby(sorted(rows, key=place), key=place)]
+
+
+def _hour_of(key: DriftKey, rows: Sequence[DriftTallyRow]) -> dict[str, Any]:
+    """One hour of the windows in it; of those of several versions, the ones that the most rows were counted in."""
+    weight: dict[str, int] = {}
+    for row in rows:
+        weight[row.layout] = weight.get(row.layout, 0) + row.rows
+    layout = max(sorted(weight), key=weight.__getitem__)
+    alike = [row for row in rows if row.layout == layout]
+    shapes: dict[str, int] = {}
+    for row in alike:
+        for name, count in (row.shapes or {}).items():
+            shapes[name] = shapes.get(name, 0) + count
+    return {
+        "endpoint_name": key.endpoint,
+        "bundle_digest": key.bundle,
+        "role": key.role,
+        "slice": rows[0].slice,
+        "window_start_us": rows[0].window_start_us // HOUR_US * HOUR_US,
+        "window_us": HOUR_US,
+        "layout": layout,
+        "rows": sum(row.rows for row in alike),
+        "late_rows": sum(row.late_rows for row in alike),
+        "recounted": all(row.recounted for row in alike),
+        "shapes": shapes or None,
+        "counts": added([row.counts for row in alike]),
+    }
+
+
+def _merge_windows(session: Session, key: DriftKey, day_us: int) -> None:
+    """An hour says what the highest of its windows said, and every break of any of them."""
+    found = _of_key(DriftWindowRow, key, day_us)
+    rows = session.scalars(select(DriftWindowRow).where(*found).order_by(DriftWindowRow.window_start_us)).all()
+    merged = []
+    for hour, group in groupby(rows, key=lambda row: row.window_start_us // HOUR_US):
+        windows = list(group)
+        highest = max(windows, key=lambda row: row.level)
+        breaks = {(each["rule"], each["part"], each["name"]): each for row in windows for each in row.breaks or ()}
+        merged.append(
+            {
+                "endpoint_name": key.endpoint,
+                "bundle_digest": key.bundle,
+                "role": key.role,
+                "window_start_us": hour * HOUR_US,
+                "window_us": HOUR_US,
+                "rows": sum(row.rows for row in windows),
+                "level": highest.level,
+                "leading": highest.leading,
+                "is_open": any(row.is_open for row in windows),
+                "grade": highest.grade,
+                "breaks": list(breaks.values()) or None,
+            }
+        )
+    session.execute(delete(DriftWindowRow).where(*found))
+    if merged:
+        session.execute(insert(DriftWindowRow), merged)
