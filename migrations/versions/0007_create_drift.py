@@ -14,6 +14,7 @@ branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 _JSON = sa.JSON(none_as_null=True)
+_FINE = sa.text("window_us < 3600000000")
 _TABLES = (
     "drift_endpoints",
     "drift_tallies",
@@ -80,6 +81,13 @@ def _create_counts() -> None:
     )
     op.create_index(
         op.f("ix_drift_tallies_endpoint_name_window_start_us"), "drift_tallies", ["endpoint_name", "window_start_us"]
+    )
+    op.create_index(
+        "ix_drift_tallies_fine",
+        "drift_tallies",
+        ["endpoint_name", "window_start_us"],
+        sqlite_where=_FINE,
+        postgresql_where=_FINE,
     )
     op.create_table(
         "drift_words",

@@ -85,7 +85,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[EndpointShown], int]], ...] = (
     ),
     (
         "skewless_drift_uncounted_rows_total",
-        "Predictions of bundles that cannot be read any more.",
+        "Predictions of bundles that cannot be read any more, or as of a moment to come.",
         lambda each: each.progress.uncounted_rows,
     ),
 )

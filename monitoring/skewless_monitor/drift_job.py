@@ -57,9 +57,9 @@ class DriftJob:
 
     @property
     def lag_s(self) -> float | None:
-        """By how much live traffic that is counted is behind the clock; None where none is."""
-        newest = [each.progress.newest_us for each in self._engine.shown.endpoints if each.progress.is_live]
-        return max((system_clock() - max(newest)) / SECOND_US, 0.0) if newest else None
+        """How long ago the oldest file came that is not counted yet; 0 where none waits."""
+        since_s = self._engine.shown.waiting_since_s
+        return 0.0 if since_s is None else max(system_clock() / SECOND_US - since_s, 0.0)
 
     def run_once(self, stop: threading.Event) -> bool:
         """Count, score and keep for some seconds; whether there is more."""
@@ -130,18 +130,23 @@ class Reports:
             records.close()
 
     def _make(self, records: DriftRecords, key: DriftKey, alarm: str) -> None:
-        settings = self._settings
-        environment = {
-            "SKEWLESS_HOME": str(settings.home),
-            "SKEWLESS_DATABASE_URL": settings.database_url,
-            "SKEWLESS_ARTIFACTS": settings.artifacts,
-            "SKEWLESS_LOG_STORE": settings.log_store_address,
-        }
         try:
-            folder = report_in_child(key.endpoint, alarm, environment)
+            folder = report_in_child(key.endpoint, alarm, report_environment(self._settings))
             records.set_report(alarm, str(folder))
         except (SkewlessError, OSError) as error:
             _LOGGER.warning("drift: no report about alarm %s of %s: %s", alarm, key.endpoint, error)
+
+
+def report_environment(settings: MonitorSettings) -> dict[str, str]:
+    """The variables of the library's settings under which a report is made: those that say where everything is, and
+    which packages the bundles of this place may call."""
+    return {
+        "SKEWLESS_HOME": str(settings.home),
+        "SKEWLESS_DATABASE_URL": settings.database_url,
+        "SKEWLESS_ARTIFACTS": settings.artifacts,
+        "SKEWLESS_LOG_STORE": settings.log_store_address,
+        "SKEWLESS_STEP_PACKAGES": settings.step_packages,
+    }
 
 
 def open_job(settings: MonitorSettings) -> DriftJob:

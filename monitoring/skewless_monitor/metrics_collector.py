@@ -2,6 +2,7 @@
 
 Series of one bundle and role: all of its metrics over all rows (22 and its counters, three numbers each), and of up to
 MODEL_METRIC_SLICES_EXPORTED slices those of SLICED, so at most 3 * (22 + 16) + 3 * 3 * 32 = 402, and some ten more.
+Slices are those that training's data names: what callers send would make series without end, and may name a person.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,12 +30,14 @@ Key = tuple[Digest, str]
 @dataclass(frozen=True, slots=True)
 class EndpointShown:
     """What a run left of one endpoint. `newest` has every slice of the newest and the newest mature periods, `past`
-    all rows of some periods, `references` the hold-out metrics of the bundles that its route names."""
+    all rows of some periods, `references` the hold-out metrics of the bundles that its route names, `listed` the slices
+    that each bundle of `newest` has names for."""
 
     waiting: int
     last_prediction: Micros | None
     last_outcome: Micros | None
     newest: tuple[MetricRecord, ...]
+    listed: Mapping[Digest, frozenset[str]]
     past: tuple[MetricRecord, ...]
     references: Mapping[Digest, Mapping[str, Any]]
 
@@ -85,7 +88,7 @@ def _values(shown: Mapping[str, EndpointShown]) -> Iterator[Metric]:
 
 
 def _told(shown: EndpointShown) -> Iterator[MetricRecord]:
-    """Of each bundle and role the newest mature period: all rows, and the slices with the most rows."""
+    """Of each bundle and role the newest mature period: all rows, and of its listed slices those with the most rows."""
     newest: dict[Key, Micros] = {}
     sizes: dict[Key, dict[str, int]] = {}
     for each in shown.newest:
@@ -94,7 +97,7 @@ def _told(shown: EndpointShown) -> Iterator[MetricRecord]:
             newest[key] = max(newest.get(key, each.period_start), each.period_start)
     for each in shown.newest:
         key = (each.bundle, each.role)
-        if each.slice != ALL and newest.get(key) == each.period_start:
+        if each.slice in shown.listed.get(each.bundle, ()) and newest.get(key) == each.period_start:
             sizes.setdefault(key, {})[each.slice] = each.rows
     kept = {
         key: set(sorted(found, key=lambda name: (-found[name], name))[:MODEL_METRIC_SLICES_EXPORTED])

@@ -1,7 +1,7 @@
 """The job `metrics`: keeps the metrics of every endpoint's models up with the outcomes in the prediction log.
 
 It holds one look at one endpoint's log at a time: DuckDB with up to 2 GiB for what is large, and 250,000 rows of one
-bundle and period as arrays, some 20 MB; afterwards only what a scrape tells.
+bundle and period as arrays, some 20 MB; afterwards only what a scrape tells, and how many rows each stored file has.
 """
 
 import threading
@@ -11,8 +11,9 @@ from prometheus_client.metrics_core import Metric
 
 from skewless.adapters.artifact_opening import open_artifact_store
 from skewless.adapters.log_reader import open_log
-from skewless.adapters.model_metrics_run import BundleLabels, Kept, keep_endpoint_up
-from skewless.errors import SkewlessError
+from skewless.adapters.model_metrics_files import CountedFiles
+from skewless.adapters.model_metrics_log import Counted
+from skewless.adapters.model_metrics_run import BundleLabels, Kept, ListedSlices, keep_endpoint_up
 from skewless.model_metrics.history import PAST_PERIODS
 from skewless.monitor_limits import MODEL_METRICS_INTERVAL_S
 from skewless.registry.database import engine
@@ -37,9 +38,13 @@ class MetricsJob:
         self._settings = settings
         self._registry = Registry(engine(settings.database_url))
         self._store = ModelMetrics(engine(settings.database_url))
-        self._labels = BundleLabels(open_artifact_store(settings.artifacts, cache=Home(settings.home).artifact_cache))
+        artifacts = open_artifact_store(settings.artifacts, cache=Home(settings.home).artifact_cache)
+        self._labels = BundleLabels(artifacts)
+        self._listed = ListedSlices(artifacts)
         self._shown: dict[str, EndpointShown] = {}
         self._kept: dict[str, Kept] = {}
+        self._counted: dict[str, Counted] = {}
+        self._outcomes = CountedFiles()
 
     @property
     def lag_s(self) -> float | None:
@@ -56,14 +61,14 @@ class MetricsJob:
 
         Raises the first of the endpoints' errors once all have had it.
         """
-        failed: SkewlessError | None = None
+        failed: Exception | None = None
         shown: dict[str, EndpointShown] = {}
         for record in self._registry.endpoints():
             if stop.is_set():
                 return False
             try:
                 shown[record.name] = self._keep_up(record, stop)
-            except SkewlessError as error:
+            except Exception as error:  # noqa: BLE001  # a task's boundary: told below, after the others' turn
                 failed = failed or error
                 if record.name in self._shown:
                     shown[record.name] = self._shown[record.name]
@@ -85,6 +90,7 @@ class MetricsJob:
         terms = {record.name: record.terms}
         with open_log(self._settings.prediction_log, self._settings.log_store, terms=terms) as log:
             before = self._kept.get(record.name)
+            counted = self._counted.setdefault(record.name, Counted(outcomes=self._outcomes))
             kept = keep_endpoint_up(
                 record,
                 log,
@@ -93,21 +99,25 @@ class MetricsJob:
                 now=system_clock(),
                 rest_us=min(record.monitoring.metrics.period_us // _LOOKS_A_PERIOD, HOUR_US),
                 before=before,
+                counted=counted,
                 stopped=stop.is_set,
             )
         self._kept[record.name] = kept
         newest = self._store.newest_periods(record.name)
         period_us = record.monitoring.metrics.period_us
         since = newest[0] - PAST_PERIODS * period_us if newest else 0
+        records = tuple(
+            each
+            for start in newest
+            for each in self._store.metrics(record.name, start=start, end=start + 1, slice_called=None)
+        )
+        slices = record.monitoring.metrics.slices
         return EndpointShown(
             waiting=kept.waiting,
             last_prediction=kept.last_prediction,
             last_outcome=kept.last_outcome,
-            newest=tuple(
-                each
-                for start in newest
-                for each in self._store.metrics(record.name, start=start, end=start + 1, slice_called=None)
-            ),
+            newest=records,
+            listed={bundle: self._listed(bundle, slices) for bundle in sorted({each.bundle for each in records})},
             past=self._store.metrics(record.name, start=since),
             references={digest: self._registry.bundle(digest).metrics for digest in sorted(record.names)},
         )

@@ -1,7 +1,7 @@
 """Parity as Prometheus metrics: rates of the last day by view and cause with their bounds, and what waits.
 
 Counts of every status of 100 % of the traffic (missing, stale, default …) are not here: they are the drift job's.
-Series of an endpoint: at most 6 per view and cause that was found, 6 per view, 8 for levels, and 8 more.
+Series of an endpoint: at most 6 per view and cause that was found, 6 per view, 8 for levels, and 9 more.
 """
 
 from collections.abc import Iterator, Mapping
@@ -124,6 +124,11 @@ def _states(states: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "skewless_parity_oldest_open_seconds", "Age of the oldest of those; 0 without one.", labels=["endpoint"]
     )
+    quiet = GaugeMetricFamily(
+        "skewless_parity_quiet_seconds",
+        "For how long predictions wait for a source that says nothing, as the endpoint's policy has it.",
+        labels=["endpoint"],
+    )
     verdict = GaugeMetricFamily(
         "skewless_parity_verdict_seconds",
         "Age of the oldest prediction of the last comparison when it was compared.",
@@ -137,11 +142,12 @@ def _states(states: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     for endpoint, state in states.items():
         backlog.add_metric([endpoint], state["backlog"])
         oldest.add_metric([endpoint], _open_s(state))
+        quiet.add_metric([endpoint], state["quiet_us"] / SECOND_US)
         if state["verdict_s"] is not None:
             verdict.add_metric([endpoint], state["verdict_s"])
         for view, passed in state["passed"].items():
             behind.add_metric([endpoint, view], max(0.0, (state["now"] - passed) / SECOND_US))
-    yield from (backlog, oldest, verdict, behind)
+    yield from (backlog, oldest, quiet, verdict, behind)
 
 
 def _open_s(state: Mapping[str, Any]) -> float:

@@ -40,6 +40,7 @@ class ParityJob:
         self._stamp: Stamp | None = None
         self._due_s = 0.0
         self._is_told = False
+        self._failed: dict[str, str] = {}
 
     @property
     def lag_s(self) -> float | None:
@@ -48,7 +49,10 @@ class ParityJob:
         return None if found is None else found.lag_s
 
     def run_once(self, stop: threading.Event) -> bool:
-        """Compare what is ready, where there may be anything. Raises Unavailable."""
+        """Compare what is ready, where there may be anything. Raises Unavailable where no endpoint can be compared.
+
+        One that fails alone is told in the log and by what it leaves waiting, so that the metrics of all others go on.
+        """
         if self._settings.repo is None:
             self._tell_once()
             return False
@@ -62,6 +66,7 @@ class ParityJob:
         self._stamp = stamp
         self._due_s = now_s + min(PARITY_FULL_LOOK_S, found["next_s"] or PARITY_FULL_LOOK_S)
         self._snapshot = snapshot(self._history)
+        self._tell_failed(found["failed"])
         self._process.replace_if_due()
         return bool(found["more"])
 
@@ -74,6 +79,15 @@ class ParityJob:
         """End the process that compares."""
         self._process.close()
         self._history.close()
+
+    def _tell_failed(self, failed: dict[str, str]) -> None:
+        """Log what was not so before."""
+        for endpoint, reason in failed.items():
+            if self._failed.get(endpoint) != reason:
+                _LOGGER.warning("endpoint %s is not compared, and tried again: %s", endpoint, reason)
+        for endpoint in self._failed.keys() - failed.keys():
+            _LOGGER.info("endpoint %s is compared again", endpoint)
+        self._failed = failed
 
     def _tell_once(self) -> None:
         if not self._is_told:

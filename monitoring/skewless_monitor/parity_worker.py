@@ -43,7 +43,7 @@ class ParityWork:
         self._watch = ParityWatch(ParityHistory(database), self._open_log, self._open_checker)
 
     def run(self) -> Ran:
-        """One run over all endpoints. Raises SkewlessError."""
+        """One run over all endpoints. Raises SkewlessError where none of them could be compared."""
         watched = [Watched(each.name, each.monitoring.parity) for each in self._registry.endpoints()]
         return self._watch.run(watched, threading.Event())
 
@@ -85,7 +85,8 @@ def answer(work: ParityWork) -> dict[str, Any]:
         ran = work.run()
     except SkewlessError as error:
         return {"error": error.message, "hint": error.hint, "bytes": resident_bytes()}
-    return {"more": ran.more, "next_s": ran.next_s, "compared": ran.compared, "bytes": resident_bytes()}
+    told = {"more": ran.more, "next_s": ran.next_s, "compared": ran.compared, "failed": dict(ran.failed)}
+    return {**told, "bytes": resident_bytes()}
 
 
 def resident_bytes() -> int:

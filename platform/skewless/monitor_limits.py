@@ -48,18 +48,22 @@ MODEL_METRIC_RESAMPLES = 100
 METRIC_ROWS_AT_ONCE = 500
 """Periods that one statement marks; SQLite takes at least 999 parameters."""
 MODEL_METRICS_INTERVAL_S = 60.0
-"""How often the monitor looks for outcomes where nothing is left to compute; a look reads two columns of the log."""
+"""How often the monitor looks for outcomes where nothing is left to compute; a look reads what is new."""
 MODEL_METRIC_SLICES_EXPORTED = 32
 """Parts of slices per bundle and role that Prometheus is told of, those with the most rows; the database has all."""
+MODEL_METRIC_BUNDLES_KNOWN = 256
+"""Bundles whose slices by name the monitor remembers, some KiB each; of others it reads the baseline again."""
 DRIFT_WORDS_KEPT_MAX = 100
 """Unseen words of one feature of one bundle that are kept by name: what nobody would read to its end anyway."""
 DRIFT_LIVE_S = 3_600.0
 """Traffic is live where rows are counted so soon after they were answered; of a replay of the past the clock says
 nothing."""
+DRIFT_AHEAD_S = 300.0
+"""How far ahead of the clock a logged row's `as_of` may be to be counted: more than clocks of one place differ."""
 DRIFT_ROWS_AT_ONCE = 256
 """Tallies that one statement reads or writes: some MiB, and fewer names than SQLite takes in a statement."""
-DRIFT_BUNDLES_KEPT = 32
-"""Bundles whose baselines the monitor keeps open: those of all roles of some endpoints; each is a few MiB."""
+DRIFT_BUNDLES_KEPT = 64
+"""Bundles whose baselines the monitor keeps open: all that are shown, and some whose rows come; each is a few MiB."""
 DRIFT_BATCH_ROWS = 200_000
 """Logged rows that are counted before they are committed, where a file has more: seconds of work are lost at most."""
 DRIFT_PARTIALS_KEEP_S = 15 * 86_400.0
@@ -83,6 +87,11 @@ DRIFT_SHOWN_KEYS_MAX = 50
 """Bundles and roles whose features are in the metrics, those in service first: each has some thousand samples."""
 DRIFT_STREAM_SETTLED_S = 300.0
 """How old files of the log store are before rows that the stream did not deliver are taken from them."""
+DRIFT_RETRY_S = 300.0
+"""After which a file or an old day that could not be read is tried again; others go on meanwhile."""
+DRIFT_FILE_TRIES = 2
+"""Times that a new file may fail before it is set aside: fewer than MONITOR_REOPEN_FAILURES, after which a job forgets
+what failed."""
 DRIFT_TURN_S = 10.0
 """How long the drift monitor goes on before it lets itself be seen and stopped; what it has begun it ends."""
 DRIFT_STREAM_TURN_S = 2.0
@@ -217,5 +226,6 @@ DRIFT_REPORT_S = 300.0
 DRIFT_REPORT_MEMORY_BYTES = 3_072 * MIB
 """Data that its process may have: Evidently and Great Expectations take 700 MiB, a reader of the log 2,048 at most."""
 
+assert DRIFT_SHOWN_KEYS_MAX < DRIFT_BUNDLES_KEPT
 assert DRIFT_HISTORY_DAYS < DRIFT_FINE_DAYS < DRIFT_COARSE_DAYS
 assert CONSUMED_SEGMENTS_KEEP_S < DRIFT_PARTIALS_KEEP_S

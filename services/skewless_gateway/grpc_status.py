@@ -6,6 +6,7 @@ from typing import Any
 from grpc import StatusCode
 
 from skewless.errors import (
+    BatchRefused,
     BundleRefused,
     Conflict,
     DeadlineExceeded,
@@ -33,6 +34,7 @@ STATUS_OF_CLASS: dict[type[SkewlessError], StatusCode] = {
     Unauthenticated: StatusCode.UNAUTHENTICATED,
     Forbidden: StatusCode.PERMISSION_DENIED,
     Rejected: StatusCode.FAILED_PRECONDITION,
+    BatchRefused: StatusCode.FAILED_PRECONDITION,
     InvalidDefinition: StatusCode.INTERNAL,
     InvalidSettings: StatusCode.INTERNAL,
     BundleRefused: StatusCode.INTERNAL,

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import queue
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 from skewless.adapters.json_log import log_json_lines
@@ -29,12 +32,7 @@ def run() -> None:
         settings = load_settings(ShipperSettings)
         _LOGGER.info("starting with %s", describe(settings).replace("\n", " "))
         service = ShippingService(settings)
-
-        def stop(_number: int, _frame: FrameType | None) -> None:
-            service.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
+        stop_by_signal(service.stop)
         service.run()
     except Conflict as error:
         _LOGGER.error("%s", error)  # noqa: TRY400  # explained by its message, not by a trace
@@ -42,3 +40,23 @@ def run() -> None:
     except SkewlessError as error:
         _LOGGER.error("%s", error)  # noqa: TRY400  # as above
         sys.exit(EXIT_FAILED)
+
+
+def stop_by_signal(stop: Callable[[], None]) -> None:
+    """Call `stop` once SIGTERM or SIGINT comes, whatever the main thread does then; in another thread.
+
+    A handler interrupts the main thread anywhere, also where that holds the lock of an event it begins to wait for. To
+    set the event there would wait for the very thread that was interrupted; a queue's put may interrupt its own get.
+    """
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def tell(number: int, _frame: FrameType | None) -> None:
+        signals.put(number)
+
+    def wait() -> None:
+        signals.get()
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    threading.Thread(target=wait, name="signals", daemon=True).start()

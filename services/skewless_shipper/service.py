@@ -26,7 +26,7 @@ class ShippingService:
         self._metrics = ShipperMetrics()
 
     def stop(self) -> None:
-        """End after what is under way; may be called by a signal's handler."""
+        """End after what is under way. For any thread, and for no signal's handler: see `main.stop_by_signal`."""
         self._stopped.set()
 
     def run(self) -> None:

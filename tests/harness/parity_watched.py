@@ -1,7 +1,8 @@
 """A parity world whose answers are logged and sampled, watched by the running monitor at a time that a test sets."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,25 +33,33 @@ from skewless.timestamps import SECOND_US
 
 ENDPOINT = "comfort"
 BUNDLE = digest("the bundle of the parity world")
+APART = digest("the same over a file of its own")
+APART_SERVICE = "apart"
+APART_FILE = "apart.parquet"
+"""In the world's folder: where the weather of APART lies, unless it is away."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorldParts:
-    """The world's parts of a check. Bundles but one are not known."""
+    """The world's parts of a check. Bundles but one are not known, and one whose sources `apart.parquet` has alone."""
 
     world: ParityWorld
     contract: FeatureContract
 
     def bundle(self, wanted: Digest) -> CheckedBundle:
-        if wanted != BUNDLE:
+        if wanted not in (BUNDLE, APART):
             raise NotFound("bundle", wanted)
-        return CheckedBundle(BUNDLE, self.contract, TRANSFORM, SERVICE, score, "probabilities")
+        service = SERVICE if wanted == BUNDLE else APART_SERVICE
+        return CheckedBundle(wanted, self.contract, TRANSFORM, service, score, "probabilities")
 
     def sources(self, feature_service: str) -> Mapping[str, OfflineSource]:
-        return self.world.repository.sources(feature_service)
+        if feature_service != APART_SERVICE:
+            return self.world.repository.sources(feature_service)
+        found = self.world.repository.sources(SERVICE)
+        return {**found, "weather": replace(found["weather"], path=str(self.world.folder / APART_FILE))}
 
     def materialized(self, feature_service: str) -> Mapping[str, tuple[tuple[int, int], ...]]:
-        return self.world.repository.materialized(feature_service)
+        return self.world.repository.materialized(SERVICE if feature_service == APART_SERVICE else feature_service)
 
     def registered(self) -> CompiledRegistry | None:
         registered = self.world.repository.compiled()
@@ -82,20 +91,28 @@ class WatchedWorld:
         return self
 
     def answer(
-        self, entities: list[Row], at: float, *, bundle: Digest = BUNDLE, marks: LogMarks | None = None
+        self,
+        entities: list[Row],
+        at: float,
+        *,
+        bundle: Digest = BUNDLE,
+        marks: LogMarks | None = None,
+        endpoint: str = ENDPOINT,
     ) -> Served:
         """Serve entities at an hour from the online store, and log that."""
         served = self.world.serve(entities, at, contract=self.contract)
-        self.log(served, bundle=bundle, marks=marks)
+        self.log(served, bundle=bundle, marks=marks, endpoint=endpoint)
         return served
 
-    def log(self, served: Served, *, bundle: Digest = BUNDLE, marks: LogMarks | None = None) -> None:
+    def log(
+        self, served: Served, *, bundle: Digest = BUNDLE, marks: LogMarks | None = None, endpoint: str = ENDPOINT
+    ) -> None:
         """Log answers in a segment of the spool, sampled by the policy."""
-        sampling = LogSampling({ENDPOINT: SampleShares(self.policy.entity_share, self.policy.uniform_share)})
+        sampling = LogSampling({endpoint: SampleShares(self.policy.entity_share, self.policy.uniform_share)})
         folder = self.folder / SPOOL
         folder.mkdir(parents=True, exist_ok=True)
         spool = SpoolFile.create(folder)
-        for entry in blocks(batches_of(served, self.contract, bundle, marks), self.privacy, sampling):
+        for entry in blocks(batches_of(served, self.contract, bundle, marks, endpoint), self.privacy, sampling):
             spool.append(encode(entry))
         spool.seal()
 
@@ -105,13 +122,16 @@ class WatchedWorld:
             self.watch = self.restarted()
         return self.watch.run([Watched(ENDPOINT, self.policy)], threading.Event())
 
-    def restarted(self) -> ParityWatch:
+    def restarted(
+        self, checker: type[Checker] = Checker, monotonic: Callable[[], float] = time.monotonic
+    ) -> ParityWatch:
         """A monitor that knows nothing but what is kept."""
         return ParityWatch(
             self.history,
             self._open_log,
-            lambda: Checker(WorldParts(self.world, self.contract), privacy=self.privacy),
+            lambda: checker(WorldParts(self.world, self.contract), privacy=self.privacy),
             clock=lambda: self.now,
+            monotonic=monotonic,
         )
 
     @contextmanager
@@ -133,7 +153,11 @@ class WatchedWorld:
 
 
 def batches_of(
-    served: Served, contract: FeatureContract, bundle: Digest, marks: LogMarks | None = None
+    served: Served,
+    contract: FeatureContract,
+    bundle: Digest,
+    marks: LogMarks | None = None,
+    endpoint: str = ENDPOINT,
 ) -> list[AnsweredBatch]:
     """What a gateway hands to its log about some answers: a batch for each moment."""
     keys = [key.name for key in contract.join_keys]
@@ -142,7 +166,7 @@ def batches_of(
         part = served_rows(served, np.flatnonzero(served.as_of == moment).astype(np.int64))
         found.append(
             AnsweredBatch(
-                endpoint=ENDPOINT,
+                endpoint=endpoint,
                 bundle=bundle,
                 role="live",
                 rung="normal",

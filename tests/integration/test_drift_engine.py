@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, event
 
+from harness.drift_stream import Streamed, parts_of
 from harness.drift_traffic import (
     START_US,
-    WRITER,
     Clock,
     Logged,
     answers,
@@ -30,19 +30,12 @@ from harness.drift_traffic import (
 from harness.killed_drift_monitor import run_until_killed
 from harness.postgres import PostgresServer
 from harness.replays import ENDPOINT
-from skewless.adapters.drift_counting import GROUP, DriftCounting
-from skewless.adapters.log_following import LogFollower
 from skewless.adapters.log_upkeep import compact_once
-from skewless.adapters.segment_consumer import PartRows
-from skewless.adapters.segment_parts import SegmentPart, cut_segment, rows_of
-from skewless.adapters.watched_bundles import WatchedBundles
 from skewless.cli.main import main
 from skewless.drift.season import Grade
 from skewless.drift.tally_form import unpacked
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.registry import database
-from skewless.registry.consumed_segments import ConsumedSegments, DeliveredRows
-from skewless.registry.drift_files import DriftFiles
 from skewless.registry.drift_records import DriftKey, DriftRecords
 from skewless.registry.drift_upkeep import DriftUpkeep
 from skewless.registry.repository import Registry
@@ -327,57 +320,6 @@ def test_a_monitor_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path: Path, 
     assert kept(killed.url) == kept(calm.url), f"seed {seed}"
 
 
-class Streamed:
-    """The monitor's counting, given parts of segments as a stream delivers them, and the log store."""
-
-    def __init__(self, logged: Logged) -> None:
-        self.logged = logged
-        self.clock = Clock()
-        opened = database.engine(logged.url)
-        self.ledger = ConsumedSegments(opened, clock=self.clock)
-        self.counting = DriftCounting(self.ledger, WatchedBundles(logged.artifacts), lambda _: HOURLY, clock=self.clock)
-        self.follower = LogFollower(
-            logged.store, self.ledger, DriftFiles(opened, clock=self.clock), group=GROUP, clock=self.clock
-        )
-
-    def deliver(self, parts: list[SegmentPart]) -> None:
-        for part in parts:
-            head, table = part.head, rows_of(part)
-            end = head.first + head.rows
-            rows = DeliveredRows(head.segment, WRITER, head.sequence, head.segment_rows, head.table, head.first, end)
-            with self.ledger.taking(GROUP, rows) as taking:
-                for first, range_end in taking.ranges:
-                    cut = PartRows(head, first, table.slice(first - head.first, range_end - first))
-                    self.counting.handle(cut, taking.transaction)
-
-    def settle(self) -> None:
-        while self.counting.take(self.follower, stopping=lambda: False) is not None:
-            pass
-
-
-def parts_of(batches: list[AnsweredBatch], name: str, sequence: int, sizes: list[int]) -> list[SegmentPart]:
-    """A segment in parts of so many rows."""
-    (table,) = segment(name, batches)
-    cut: list[SegmentPart] = []
-    first = 0
-    for size in sizes:
-        (part,) = cut_segment(
-            name, [replace(table, table=table.table.slice(first, size))], source=WRITER, sequence=sequence
-        ).parts
-        head = type(part.head)(
-            **{
-                **{field: getattr(part.head, field) for field in part.head.__struct_fields__},
-                "first": first,
-                "segment_rows": len(table.table),
-                "parts": len(sizes),
-                "part": len(cut),
-            }
-        )
-        cut.append(SegmentPart(head, part.data))
-        first += size
-    return cut
-
-
 @EVERYWHERE
 @pytest.mark.parametrize(
     "steps",
@@ -391,8 +333,9 @@ def test_stream_and_store_together_count_each_row_once(logged: Logged, records: 
     """Parts of one segment, cut in two ways (a and b), before and after it is settled from the log store."""
     batches = hours(logged, 3)
     logged.ship(1, segment("one", batches))
-    cuts = {"a": parts_of(batches, "one", 1, [20, 40, 30]), "b": parts_of(batches, "one", 1, [50, 40])}
-    streamed = Streamed(logged)
+    (table,) = segment("one", batches)
+    cuts = {"a": parts_of(table, "one", [20, 40, 30]), "b": parts_of(table, "one", [50, 40])}
+    streamed = Streamed(logged, HOURLY)
     for step in steps:
         if step == "store":
             streamed.settle()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -13,8 +14,10 @@ from prometheus_client.metrics_core import Metric
 
 from harness.bundles import build_bundle
 from harness.logged_rows import ENDPOINT, NOW, a_batch, new_id, spool, told
+from harness.shipped_logs import ship
 from skewless.canonical_json import Digest
 from skewless.cli.main import main
+from skewless.dtypes import Dtype, column_of
 from skewless.errors import BundleRefused, InvalidDefinition
 from skewless.model_metrics.history import PAST_PERIODS
 from skewless.registry.database import engine, upgrade
@@ -154,6 +157,38 @@ def test_an_endpoint_that_cannot_be_judged_does_not_keep_the_others_from_it(tmp_
     assert ("skewless_model_metric", ENDPOINT, bundle[:12], "live", "", "auroc") in samples(job)
     job.close()
     registry.close()
+
+
+def test_a_fault_that_nobody_foresaw_does_not_keep_the_others_from_their_turn(tmp_path: Path, bundle: Digest) -> None:
+    registry = Registry(engine(url(tmp_path)))
+    registry.create_endpoint("broken", description="", bundle=bundle, actor="ann", reason="test")
+    registry.close()
+    made, _ = day(0, bundle)
+    spool(tmp_path / "predictions", replace(made, endpoint="broken"), seal=True)
+    ship(tmp_path / "predictions")
+    (file,) = (tmp_path / "predictions" / "store").rglob("*.parquet")
+    file.chmod(0o644)
+    file.write_bytes(b"no Parquet" * file.stat().st_size)
+    spool(tmp_path / "predictions", *day(0, bundle))
+    job = opened(tmp_path)
+    with pytest.raises(duckdb.Error):
+        job.run_once(NEVER)
+    assert ("skewless_model_metric", ENDPOINT, bundle[:12], "live", "", "auroc") in samples(job)
+    job.close()
+
+
+def test_slices_are_told_where_training_names_them_and_no_word_of_a_caller_is(tmp_path: Path, bundle: Digest) -> None:
+    made, _ = day(0, bundle, rows=80)
+    names = column_of(Dtype.STRING, (["Ann Smith", "EWR", "JFK", None] * 20))
+    named = replace(made, given={**made.given, "origin": names})
+    spool(tmp_path / "predictions", named, tuple(told(each) for each in named.prediction_ids))
+    job = opened(tmp_path)
+    assert not job.run_once(NEVER)
+    found = {labels[4] for labels in samples(job) if labels[0] == "skewless_model_metric"}
+    assert found == {"", "origin=EWR", "origin=JFK", "origin=(null)"}
+    kept = ModelMetrics(engine(url(tmp_path))).metrics(ENDPOINT, slice_called=None)
+    assert "origin=Ann Smith" in {each.slice for each in kept}, "whoever may read the database sees it"
+    job.close()
 
 
 def test_a_bundle_whose_files_were_changed_is_named(tmp_path: Path, bundle: Digest) -> None:

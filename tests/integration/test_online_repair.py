@@ -88,13 +88,15 @@ def _repaired(
     *causes: str,
     dry_run: bool = False,
     at: float = AT,
+    goes_on_to: float = AT,
     open_store: Callable[[str], BlockingRedisOnlineStore] = BlockingRedisOnlineStore,
 ) -> dict[str, Any]:
-    """A repair of everything, as the command does it."""
+    """A repair of everything, as the command does it; the time when it reads the store is that of `goes_on_to`."""
     stored = world.repository.stored()
     with closing(open_store(world.url)) as store:
         scan = OnlineScan(store, world.url, stored.project)
-        repair = OnlineRepair(store, stored, RepairChoice(hour(at), chosen_reasons(causes), dry_run), pace=Pace(0))
+        choice = RepairChoice(hour(at), chosen_reasons(causes), dry_run)
+        repair = OnlineRepair(store, stored, choice, clock=lambda: hour(goes_on_to), pace=Pace(0))
         repair.whole_views(stored.views, scan)
         repair.leftovers(scan, stored.known_hashes(()))
     return repair.findings.report({})
@@ -196,6 +198,30 @@ def test_a_fresher_row_that_arrives_meanwhile_is_never_overwritten(hurt: ParityW
     }
     served = hurt.serve([{"station": row["station"], "line": 1} for row in fresh], 15)
     assert served.frame.columns["weather__temp"].values.tolist() == [33.0, 34.0, 35.0]
+
+
+def test_rows_that_came_since_the_repair_began_are_left_alone_whatever_the_source_lacks(hurt: ParityWorld) -> None:
+    """A long repair reads the last of its rows long after its moment; the clock of `skewed` is ahead even then."""
+    fresh = [weather("corrected", 12.4, temp=33.0), weather("lost", 12.3), weather("newcomer", 12.5)]
+    hurt.push("weather", fresh)
+    # The source learns of a row of 9.8 while the repair goes on, and a run writes it.
+    known = [row for row in hurt.rows["weather"] if row["station"] != "leaked"]
+    before = hurt.rows["weather"]
+    hurt.write_sources(weather=[*known, weather("leaked", 9.5), weather("leaked", 9.8, 12.2, temp=9.0)])
+    try:
+        came = [*fresh, weather("leaked", 9.8)]
+        rows = {row["station"]: bytes_of(hurt)[key_of(hurt, "weather", row["station"])] for row in came}
+        for causes in ((), (ANY,)):
+            report = _repaired(hurt, *causes, goes_on_to=12.6)
+            (told,) = (each for each in report["reasons"] if each["reason"] == PENDING_REASON)
+            assert {each["entity"]["station"] for each in told["examples"]} == set(rows)
+            assert told["left"] == told["found"] == len(rows)
+            after = bytes_of(hurt)
+            assert {station: after[key_of(hurt, "weather", station)] for station in rows} == rows
+            leaks = [each for each in report["reasons"] if each["reason"] == Cause.FUTURE_LEAK]
+            assert [each["written"] for each in leaks] == ([] if causes else [1]), "the second finds none"
+    finally:
+        hurt.write_sources(weather=before)
 
 
 class _Killed(BaseException):
@@ -304,12 +330,16 @@ def test_the_command_repairs_tells_and_leaves_a_report_and_an_audit_trail(comman
     assert done["weather equal_timestamp_correction"]["written"] == 1
     assert done["(hashes) orphan_field"]["removed"] == 1
     assert done["weather materialization_lag"]["left"] == 1
+    leaks = done["weather future_leak"]
+    assert leaks["left"] == leaks["found"] == 2, "newer than a moment that was named may be right today"
+    assert {*_served(command, *LEFT_ALONE)} == {Cause.FUTURE_LEAK}
+    assert _found("--all", "--cause", "future_leak")["weather future_leak"]["written"] == 2
     assert _served(command, *LEFT_ALONE) == {}
     kept = sorted((tmp_path / "home" / "repairs" / "repair").iterdir())
-    assert [json.loads(each.read_text())["dry_run"] for each in kept] == [True, False]
+    assert [json.loads(each.read_text())["dry_run"] for each in kept] == [True, False, False]
     with closing(Registry(engine(f"sqlite:///{tmp_path}/home/registry.db"))) as registry:
         events = registry.audit(subject="features/repair")
-    assert [each.action for each in events] == ["begin_repair", "repair"], "of the dry run there is nothing to keep"
+    assert [each.action for each in events] == ["begin_repair", "repair"] * 2, "of the dry run there is nothing to keep"
     assert events[1].reason == "after the incident"
     assert events[1].detail["finished"]
     assert events[1].detail["changed"] == sum(each["written"] + each["removed"] for each in done.values()) > 0
@@ -483,6 +513,17 @@ def test_faults_refuse_a_bundle_at_every_way_in_until_they_are_mended(online: Sh
             assert "passed" in _invoke(*way).stderr
     finally:
         (online.data / "weather.parquet").write_bytes(before)
+
+
+def test_a_source_that_cannot_be_read_lets_no_bundle_through(online: Shop) -> None:
+    before = (online.data / "weather.parquet").read_bytes()
+    (online.data / "weather.parquet").write_bytes(before[: len(before) // 2])
+    try:
+        told = _invoke("endpoint", "create", "halved", "--bundle", online.bundle, code=3).stderr
+    finally:
+        (online.data / "weather.parquet").write_bytes(before)
+    assert "offline store is unavailable: a source cannot be read" in told
+    assert "weather.parquet" in told
 
 
 def test_the_newest_predictions_are_asked_again_where_there_are_any(online: Shop) -> None:

@@ -56,6 +56,7 @@ def fill(history: ParityHistory, endpoint: str = "flight-delay", *, hits: int = 
         "newest": NOW, "now": NOW, "wall": NOW, "backlog": 7, "waiting": 7, "oldest": NOW - 4 * STEP_US,
         "verdict_s": 42.0, "passed": {"weather": NOW - HOUR_US}, "unchecked": {"2" * 64: "its view is gone"},
         "not_comparable": {BUNDLE: ["weather__sky"]}, "quiet_us": 900_000_000, "horizon_us": DAY_US,
+        "failed": "a source is half written",
     }  # fmt: skip
     history.note_state(endpoint, state)
 
@@ -80,6 +81,7 @@ def test_a_terminal_shows_rates_causes_an_example_and_what_to_do(history: Parity
     ):
         assert wanted in told
     assert "source of weather, which is 3,600 s behind" in told
+    assert "compared no more, and the next tries again: a source is half written" in told
     assert "does not keep weather__sky" in told
 
 

@@ -1,7 +1,7 @@
 """The running parity monitor over a real store: what was served is compared once its source has got past it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,16 @@ import pytest
 from sqlalchemy import event
 
 from harness.feature_repository import FEAST_WARNS
-from harness.parity_watched import BUNDLE, ENDPOINT, WatchedWorld
-from harness.parity_world import Row, leg, network, parity_world, weather
+from harness.parity_watched import APART, APART_FILE, BUNDLE, ENDPOINT, WatchedWorld
+from harness.parity_world import SERVICE, Row, leg, network, parity_world, weather
 from harness.servers import ValkeyServer
+from skewless.adapters.parity_checker import Checker
 from skewless.adapters.parity_watch import Watched
-from skewless.canonical_json import digest
-from skewless.features.contract import LogMark
+from skewless.canonical_json import Digest, digest
+from skewless.errors import Unavailable
+from skewless.features.contract import FeatureContract, LogMark
+from skewless.monitor_limits import PARITY_LOOK_S, PARITY_RUN_S_MAX
+from skewless.parity.check import Checked
 from skewless.parity.schedule import Pass
 from skewless.parity.tally import Level, Stratum
 from skewless.registry.database import engine, upgrade
@@ -241,6 +245,76 @@ def test_two_monitors_at_once_count_nothing_twice(watched: WatchedWorld) -> None
     one.run(policy, threading.Event())
     two.run(policy, threading.Event())
     assert _units(watched, Level.PREDICTIONS) == (3, 0)
+
+
+def _truncated(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize("hurt", [None, _truncated])
+def test_a_source_that_cannot_be_read_costs_no_other_endpoint_its_turn(
+    watched: WatchedWorld, hurt: Callable[[bytes], bytes] | None
+) -> None:
+    """It is away, or half written; once it is whole, what waited is compared."""
+    world = watched.world
+    source = Path(world.repository.sources(SERVICE)["weather"].path)
+    apart = world.folder / APART_FILE
+    if hurt is not None:
+        apart.write_bytes(hurt(source.read_bytes()))
+    watched.answer(_entities("north"), 10.5, bundle=APART, endpoint="apart")
+    watched.answer(_entities("süd", "west"), 10.5)
+    both = [Watched("apart", watched.policy), Watched(ENDPOINT, watched.policy)]
+    watch = watched.at(10.8).restarted()
+    ran = watch.run(both, threading.Event())
+    assert (ran.compared, list(ran.failed), ran.next_s) == (2, ["apart"], PARITY_LOOK_S)
+    assert APART_FILE in ran.failed["apart"]
+    states = {each.endpoint: each.state for each in watched.history.states()}
+    assert (states["apart"]["backlog"], states["apart"]["failed"]) == (1, ran.failed["apart"])
+    assert (states[ENDPOINT]["backlog"], states[ENDPOINT]["failed"]) == (0, "")
+    with pytest.raises(Unavailable, match=APART_FILE):
+        watch.run(both[:1], threading.Event())
+    apart.write_bytes(source.read_bytes())
+    ran = watch.run(both, threading.Event())
+    assert (ran.compared, ran.failed) == (1, {})
+    assert [each.state["backlog"] for each in watched.history.states()] == [0, 0]
+
+
+class _Slow(Checker):
+    """Each check takes a whole run's time."""
+
+    passed_s = 0.0
+
+    def check(self, digest: Digest, table: Any) -> tuple[Checked, FeatureContract]:
+        _Slow.passed_s += PARITY_RUN_S_MAX
+        return super().check(digest, table)
+
+
+def test_an_endpoint_that_fills_a_run_is_behind_all_others_in_the_next_also_after_a_restart(
+    watched: WatchedWorld,
+) -> None:
+    for at in (10.5, 11.2, 11.4):
+        watched.answer(_entities("north"), at)
+    watched.answer(_entities("süd"), 11.2, endpoint="later")
+    both = [Watched(ENDPOINT, watched.policy), Watched("later", watched.policy)]
+    compared: dict[str, list[int]] = {each.endpoint: [] for each in both}
+    for second in range(3):
+        watch = watched.at(11.8, seconds=second).restarted(_Slow, lambda: _Slow.passed_s)
+        ran = watch.run(both, threading.Event())
+        for name, counts in compared.items():
+            found = watched.history.passes(name, Pass.THEN).values()
+            counts.append(sum(each.rows for each in found))
+        assert ran.more
+    assert compared == {ENDPOINT: [1, 1, 3], "later": [0, 1, 1]}
+
+
+def test_a_first_pass_that_is_always_behind_keeps_no_hour_from_its_final_one(watched: WatchedWorld) -> None:
+    watched.policy = replace(watched.policy, horizon_us=HOUR_US)
+    watched.answer(_entities("north"), 10.5)
+    watched.answer(_entities("süd"), 12.5)
+    watch = watched.at(12.9).restarted(_Slow, lambda: _Slow.passed_s)
+    assert watch.run([Watched(ENDPOINT, watched.policy)], threading.Event()).more
+    assert [each.rows for each in watched.history.passes(ENDPOINT, Pass.FINALLY).values()] == [1]
+    assert watch.run([Watched(ENDPOINT, watched.policy)], threading.Event()).compared == 1
 
 
 HASHED = LogMarks(frozenset({"weather__sky"}), frozenset(), keeps_tensor=True)

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from skewless.features.point_in_time import OfflineSource
 from skewless.quality.suite import OnFailure
 from skewless.quality.verdict import Decision
 from skewless.registry import database
-from skewless.registry.quality_results import QualityResults, QuarantineState
+from skewless.registry.quality_results import QualityResults, QuarantineState, RunRecord
 from skewless.settings import MonitorSettings
 from skewless.timestamps import DAY_US, HOUR_US, from_micros
 from skewless_monitor.jobs import Job
@@ -346,6 +347,29 @@ def test_no_part_of_a_source_is_acted_on_where_one_stops(sqlite_results: Quality
         pytest.fail("nothing goes on")
     assert [each.decision for each in gate.outcomes] == [Decision.QUARANTINE, Decision.PASS, Decision.STOP]
     assert sqlite_results.quarantined() == ()
+
+
+def test_a_batch_in_parts_stands_as_its_worst_part_and_not_as_its_last(results: QualityResults, tmp_path: Path) -> None:
+    def judged(spoiled: dict[int, object]) -> RunRecord:
+        view = source_of(tmp_path, with_values(sensor_rows(), "temp", spoiled))
+        quarantine = Quarantine(tmp_path / "quarantine")
+        gate = QualityGate({"sensors": SUITE}, NaiveRunner(), results, quarantine, part_rows_max=15)
+        with suppress(BatchRefused), gate.judged(view, AS_OF):
+            pass
+        (standing,) = results.standing()
+        assert standing.run.rows == 40
+        return standing.run
+
+    stopped = judged({**dict.fromkeys(range(10), 451.0), 16: 452.0})
+    assert (stopped.decision, stopped.set_aside) == (Decision.STOP, 0)
+    assert results.run(stopped.id).batch.endswith("rows 0 to 13 of 40"), "it names the part that stops"
+    (temp,) = [each for each in stopped.results if not each.success]
+    assert (temp.unexpected, temp.unexpected_share) == (11, 11 / 40)
+    assert [each.position for each in stopped.results] == list(range(len(SUITE.expectations)))
+    aside = judged({0: 451.0, 16: 452.0})
+    assert (aside.decision, aside.set_aside) == (Decision.QUARANTINE, 2)
+    passed = judged({})
+    assert (passed.decision, passed.set_aside) == (Decision.PASS, 0), "of the same moment, and another batch"
 
 
 def test_a_view_without_a_suite_is_named_and_read_from_its_source(

@@ -75,6 +75,19 @@ def test_a_part_that_is_down_silences_what_follows_from_it() -> None:
     assert "GatewayDown" not in inhibited_by("TritonDown") | inhibited_by("ShipperDown")
 
 
+@pytest.mark.parametrize("down", ["MonitorDown", "ShipperDown"])
+def test_one_of_several_that_is_down_keeps_no_page_of_the_others_from_anybody(down: str) -> None:
+    of_others = [
+        each
+        for each in INHIBITIONS
+        if down in names_of(each["source_matchers"]) and "instance" not in each.get("equal", [])
+    ]
+    for each in of_others:
+        assert 'severity="ticket"' in each["target_matchers"]
+        severities = {rule.name: rule.content["labels"]["severity"] for rule in alerts()}
+        assert {severities[name] for name in names_of(each["target_matchers"])} == {"ticket"}
+
+
 @pytest.mark.parametrize("down", ["MonitorDown", "MonitorAbsent"])
 def test_without_a_monitor_nothing_is_told_of_what_it_watched_and_all_else_is(down: str) -> None:
     silenced = inhibited_by(down)

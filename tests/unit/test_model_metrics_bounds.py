@@ -119,11 +119,45 @@ def test_a_bootstrap_of_an_average_precision_is_repeatable_and_holds() -> None:
         random = np.random.default_rng(world)
         scores = random.beta(2, 5, 500)
         table = cell_of(rows_of(scores, random.random(500) < scores)).table
-        bounds = average_precision_bounds(table, design=1.0)
+        told = table.average_precision()
+        assert told is not None
+        bounds = average_precision_bounds(table, told, design=1.0)
         assert bounds is not None
-        assert bounds == average_precision_bounds(table, design=1.0)
+        assert bounds == average_precision_bounds(table, told, design=1.0)
         wrong += not bounds.low <= true <= bounds.high
     assert wrong <= 7
+
+
+def test_rows_that_are_copies_of_one_another_say_no_more_of_an_average_precision_than_one_of_them() -> None:
+    random = np.random.default_rng(11)
+    scores = random.beta(2, 5, 500)
+    rows = rows_of(scores, random.random(500) < scores)
+    once = cell_of(rows).table
+    copied = cell_of(rows.taken(np.repeat(np.arange(500), 9))).table
+    told = once.average_precision()
+    assert told is not None
+    assert copied.average_precision() == pytest.approx(told)
+    wanted, found = average_precision_bounds(once, told, design=1.0), average_precision_bounds(copied, told, design=9.0)
+    assert wanted is not None
+    assert found is not None
+    assert found.high - found.low == pytest.approx(wanted.high - wanted.low, rel=0.3)
+    assert found.low < told < found.high
+
+
+@pytest.mark.parametrize("design", [1.0, 50.0, 1_000.0, 1e9])
+def test_bounds_of_an_average_precision_hold_its_value_however_few_rows_count(design: float) -> None:
+    scores = np.random.default_rng(0).random(1_000)
+    outcomes = np.zeros(1_000, np.bool_)
+    outcomes[[1, 500]] = True
+    table = cell_of(rows_of(scores, outcomes)).table
+    told = table.average_precision()
+    assert told is not None
+    bounds = average_precision_bounds(table, told, design=design)
+    assert bounds is not None
+    assert 0.0 <= bounds.low < told < bounds.high <= 1.0
+    narrow = average_precision_bounds(table, told, design=1.0)
+    assert narrow is not None
+    assert bounds.low <= narrow.low < narrow.high <= bounds.high
 
 
 def record(metric: str, value: float, **changes: object) -> MetricRecord:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,7 +15,9 @@ from harness.logged_rows import ENDPOINT, NOW, a_batch, new_id, spool, told, tol
 from harness.shipped_logs import ship
 from skewless.adapters import model_metrics_log
 from skewless.adapters.log_reader import open_log
-from skewless.adapters.model_metrics_log import LogOutcomes, look_at_outcomes
+from skewless.adapters.log_tables import day_of
+from skewless.adapters.model_metrics_log import Counted, LogOutcomes, look_at_outcomes
+from skewless.adapters.spool import SPOOL, sealed_segments
 from skewless.canonical_json import digest
 from skewless.errors import InvalidDefinition
 from skewless.model_metrics.compute import Progress, Subject, keep_up
@@ -198,6 +201,15 @@ def test_slices_are_the_commonest_values_and_the_rest(tmp_path: Path, store: Mod
         kept_up(tmp_path, store, subject(MetricsPolicy(slices=("carrier",))))
 
 
+def test_a_slices_value_is_kept_as_every_database_can_hold_it(tmp_path: Path, store: ModelMetrics) -> None:
+    """PostgreSQL's text has no NUL."""
+    made = batch([0.9] * 3, keys=["a\0b", "a\0b", "a" * 79 + "\0"])
+    spool(tmp_path, made, [told(each, "late") for each in made.prediction_ids])
+    kept_up(tmp_path, store, subject(MetricsPolicy(slices=("origin",))))
+    rows = {each.slice: each.rows for each in store.metrics(ENDPOINT, slice_called=None)}
+    assert rows == {"": 3, "origin=a\\x00b": 2, f"origin={'a' * 79}\\": 1}
+
+
 def test_a_request_is_a_ranking_however_its_rows_are_read(
     tmp_path: Path, store: ModelMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +327,79 @@ def test_estimates_are_recalibrated_by_the_last_period_that_had_matured(tmp_path
     assert {each.reason for each in again} == {found[Micros(DAY), "brier", True].reason}, (
         "no period knows itself before"
     )
+
+
+def counts(folder: Path, counted: Counted | None = None) -> tuple[Mapping[Micros, int], Mapping[str, int]]:
+    """Predictions by hour and outcomes by day, as one look says."""
+    with open_log(folder) as log:
+        return look_at_outcomes(
+            log,
+            ENDPOINT,
+            OutcomeTerms(),
+            lambda look: (dict(look.predictions_by_period(HOUR_US)), dict(look.outcomes_by_day())),
+            counted=counted,
+        )
+
+
+def test_a_look_counts_each_stored_file_once_and_says_what_a_first_one_would(tmp_path: Path) -> None:
+    counted = Counted()
+    for number in range(6):
+        made = batch([0.9] * (number + 1), as_of=NOW + number * 5 * HOUR_US)
+        spool(tmp_path, made, [told(each, after_us=number * DAY_US) for each in made.prediction_ids], seal=True)
+        found = []
+        for step in ("in the spool", "in both", "in the store") if number % 2 else ("in the spool",):
+            if step == "in both":
+                ship(tmp_path, keep=True)
+            elif step == "in the store":
+                for segment in sealed_segments(tmp_path / SPOOL):
+                    segment.unlink()
+            found.append(counts(tmp_path, counted))
+            assert found[-1] == counts(tmp_path) == found[0], step
+        assert [sum(each.values()) for each in found[0]] == [sum(range(number + 2))] * 2
+    with open_log(tmp_path) as log:
+        days = look_at_outcomes(
+            log, ENDPOINT, OutcomeTerms(), lambda look: look.predictions_by_period(DAY_US), counted=counted
+        )
+    assert sum(days.values()) == 21, "of another period all is counted anew"
+    before = counts(tmp_path, counted)
+    _, *later = sorted((tmp_path / "store" / "predictions").rglob("*.parquet"))
+    for file in later:
+        file.chmod(0o644)
+        file.write_bytes(b"no Parquet" * file.stat().st_size)
+    assert counts(tmp_path, counted) == before, "nothing of them is read"
+    with pytest.raises(duckdb.Error):
+        counts(tmp_path)
+
+
+def test_outcomes_of_a_day_are_looked_for_in_the_files_that_they_can_be_about(tmp_path: Path) -> None:
+    wanted = []
+    for number in range(3):
+        start = DAY + number * DAY_US
+        made = batch([0.9] * 3, as_of=start, made=start)
+        outcomes = [told(each, after_us=number * 10 * DAY_US) for each in made.prediction_ids]
+        spool(tmp_path, made, outcomes, seal=True)
+        wanted.append(({day_of(each.received_time) for each in outcomes}, start))
+    ship(tmp_path)
+
+    def ask(days: frozenset[str]) -> frozenset[Micros]:
+        with open_log(tmp_path) as log:
+            return look_at_outcomes(log, ENDPOINT, OutcomeTerms(), lambda look: look.periods_told_on(days, DAY_US))
+
+    for days, start in wanted:
+        assert ask(frozenset(days)) == {start}
+    assert ask(frozenset()) == ask(frozenset({"1999-01-01"})) == frozenset()
+    assert ask(frozenset().union(*(days for days, _ in wanted))) == {start for _, start in wanted}
+    for file in sorted((tmp_path / "store" / "predictions").rglob("*.parquet"))[:2]:
+        file.chmod(0o644)
+        held = file.read_bytes()
+        footer = len(held) - 8 - int.from_bytes(held[-8:-4], "little")
+        file.write_bytes(held[:4] + bytes(footer - 4) + held[footer:])
+    days, start = wanted[2]
+    assert ask(frozenset(days)) == {start}, "of other days only what their footers say is read"
+    with pytest.raises(duckdb.Error):
+        ask(frozenset(wanted[0][0]))
+    shutil.rmtree(tmp_path / "store" / "predictions")
+    assert ask(frozenset(wanted[0][0])) == frozenset(), "of another endpoint's predictions, or of none"
 
 
 def test_what_is_deleted_from_the_log_is_forgotten(tmp_path: Path, store: ModelMetrics) -> None:

@@ -127,7 +127,8 @@ def metrics(*, bundles: int, slices: int) -> int:
     digests = [Digest(f"{number:064x}"[::-1]) for number in range(bundles)]
     records = tuple(each for digest in digests for each in metric_records(digest, slices=slices))
     references = {digest: dict.fromkeys(metrics_collector.REFERENCES, 0.7) for digest in digests}
-    shown = metrics_collector.EndpointShown(2, Micros(1), Micros(2), records, records, references)
+    listed = {digest: frozenset(f"origin={number}" for number in range(slices)) for digest in digests}
+    shown = metrics_collector.EndpointShown(2, Micros(1), Micros(2), records, listed, records, references)
     return series(metrics_collector.families({"flight-delay": shown}))
 
 

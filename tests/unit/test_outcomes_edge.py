@@ -11,6 +11,7 @@ import pytest
 from harness.bundles import instance
 from harness.gateways import ENDPOINT, NOW, GatewayOverFakes
 from harness.logged_rows import new_id
+from harness.servers import wait_until
 from skewless.dtypes import Dtype
 from skewless.errors import InvalidRequest, Unavailable
 from skewless.features.contract import FeatureContract, JoinKey, LogMark, ViewRead
@@ -156,9 +157,14 @@ def test_a_body_that_ends_early_is_told_with_what_is_kept(
     line = json.dumps({"prediction_id": new_id(), "label": "late"}).encode() + b"\n"
     whole = line * OUTCOME_CHUNK
     monkeypatch.setattr(streamed_body, "BATCH_BODY_BYTES_MAX", len(whole) + len(line))
-    response = gateway.client.post(
-        "/v1/outcomes", content=iter([whole, line, line]), headers={"Content-Type": "application/x-ndjson"}
-    )
+
+    def sent() -> Iterator[bytes]:
+        yield whole
+        # What arrives together with the byte that is one too many is refused together with it.
+        wait_until(lambda: len(gateway.log.outcomes) == OUTCOME_CHUNK, "the first chunk is kept")
+        yield from (line, line)
+
+    response = gateway.client.post("/v1/outcomes", content=sent(), headers={"Content-Type": "application/x-ndjson"})
     assert (response.status_code, response.json()["code"]) == (413, "limit_exceeded")
     kept = f"{OUTCOME_CHUNK} outcomes before line {OUTCOME_CHUNK + 1} are kept"
     assert response.json()["hint"].endswith(f"; {kept}")

@@ -18,6 +18,7 @@ STATE = {
     "waiting": 3,
     "oldest": NOW - 90 * SECOND_US,
     "verdict_s": 42.5,
+    "quiet_us": 900 * SECOND_US,
     "passed": {"weather": NOW - 30 * SECOND_US, "leg": NOW + SECOND_US},
 }
 
@@ -65,6 +66,7 @@ def test_rates_levels_and_what_waits_are_told() -> None:
     assert told['skewless_parity_pending_values{endpoint="flight-delay"}'] == 4
     assert told['skewless_parity_backlog_predictions{endpoint="flight-delay"}'] == 12
     assert told['skewless_parity_oldest_open_seconds{endpoint="flight-delay"}'] == 90
+    assert told['skewless_parity_quiet_seconds{endpoint="flight-delay"}'] == 900
     assert told['skewless_parity_verdict_seconds{endpoint="flight-delay"}'] == 42.5
     assert told['skewless_parity_source_behind_seconds{endpoint="flight-delay",view="weather"}'] == 30
     assert told['skewless_parity_source_behind_seconds{endpoint="flight-delay",view="leg"}'] == 0

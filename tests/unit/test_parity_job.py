@@ -24,7 +24,7 @@ from skewless_monitor.parity_job import ParityJob, log_stamp, open_job
 from skewless_monitor.parity_process import ParityProcess
 
 NOW = parse_timestamp("2026-05-01T10:00:00Z")
-ANSWER = {"more": False, "next_s": None, "compared": 3, "bytes": 1_000}
+ANSWER: dict[str, Any] = {"more": False, "next_s": None, "compared": 3, "failed": {}, "bytes": 1_000}
 STOP = threading.Event()
 
 
@@ -116,6 +116,32 @@ def test_a_failure_is_told_in_its_words_and_the_next_run_has_a_new_process(
         with pytest.raises(Unavailable, match="the store is away"):
             job.run_once(STOP)
     assert told(tmp_path) == ["start", "run"] * 2
+
+
+def test_an_endpoint_that_fails_alone_is_told_once_and_the_metrics_of_the_others_go_on(
+    tmp_path: Path, history: ParityHistory, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = {**ANSWER, "failed": {"flight-delay": "a source is half written"}}
+    job = a_job(tmp_path, history, failing, failing, ANSWER)
+    with caplog.at_level("INFO"):
+        for backlog in (4, 5, 0):
+            _note_backlog(history, "search", backlog)
+            write_segment(tmp_path / "log", [a_batch()])
+            assert job.run_once(STOP) is False
+            samples = {each.name: each.value for family in job.collect() for each in family.samples}
+            assert samples["skewless_parity_backlog_predictions"] == backlog
+    assert told(tmp_path) == ["start", "run", "run", "run"], "the process is none the worse for it"
+    assert caplog.text.count("endpoint flight-delay is not compared, and tried again: a source is half written") == 1
+    assert caplog.text.count("endpoint flight-delay is compared again") == 1
+    job.close()
+
+
+def _note_backlog(history: ParityHistory, endpoint: str, backlog: int) -> None:
+    state: dict[str, Any] = {
+        "newest": NOW, "now": NOW, "wall": NOW, "backlog": backlog, "waiting": 0, "oldest": NOW, "verdict_s": 1.5,
+        "passed": {}, "unchecked": {}, "not_comparable": {}, "quiet_us": 1, "horizon_us": 1,
+    }  # fmt: skip
+    history.note_state(endpoint, state)
 
 
 def test_a_process_that_dies_is_told_with_its_status(tmp_path: Path, history: ParityHistory) -> None:

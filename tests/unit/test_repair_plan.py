@@ -13,16 +13,27 @@ from skewless.adapters.duckdb_point_in_time import OfflineSession, features_at
 from skewless.adapters.entity_files import entity_parts
 from skewless.canonical_json import Digest
 from skewless.dtypes import Dtype, column_of, to_python
-from skewless.errors import BundleRefused, InvalidRequest
+from skewless.errors import BundleRefused, InvalidRequest, Unavailable
 from skewless.features.contract import FeatureContract, FeatureField, JoinKey, ViewRead
-from skewless.features.frame import NO_EVENT_TIME
+from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
 from skewless.features.point_in_time import OfflineSource
 from skewless.features.redis_layout import KeyTemplate, feature_field, project_of, stored_key, timestamp_field
 from skewless.features.stored_hashes import Fields, KnownHashes, Leftover
+from skewless.features.visibility import Status
 from skewless.parity.causes import ACCOUNTS, CAUSES, Cause, Kind
 from skewless.parity.dry_run import DryRun, Result, judge, moment_of
-from skewless.parity.evidence import Watermark, Written
-from skewless.parity.repair_plan import ANY, REMEDIES, chosen_reasons
+from skewless.parity.evidence import Versions, Watermark, Written
+from skewless.parity.repair_plan import (
+    ANY,
+    PENDING_REASON,
+    REASONS,
+    REMEDIES,
+    Action,
+    chosen_reasons,
+    explain,
+    questions,
+)
+from skewless.parity.stored_causes import ViewState
 from skewless.timestamps import DAY_US, HOUR_US
 
 STATION, LINE = JoinKey("station", Dtype.STRING), JoinKey("line", Dtype.INT64)
@@ -76,8 +87,54 @@ def test_what_passes_by_itself_is_left_alone_unless_it_is_named() -> None:
     assert default.isdisjoint(timing | {Cause.UNKNOWN})
     assert default | timing | {Cause.UNKNOWN} == chosen_reasons([ANY]) == set(REMEDIES)
     assert chosen_reasons(["late_row", "ttl"]) == {"late_row", "ttl"}
+    assert default - chosen_reasons((), of_now=False) == {Cause.FUTURE_LEAK}, "of another moment it may be right today"
+    assert chosen_reasons(["future_leak"], of_now=False) == {"future_leak"}
     with pytest.raises(InvalidRequest, match="`transform` is nothing that can be repaired"):
         chosen_reasons(["transform"])
+
+
+def _frame(value: float | None, status: Status, event_time: int) -> FeatureFrame:
+    """One station's weather."""
+    return FeatureFrame(
+        1,
+        {"weather__temp": column_of(Dtype.FLOAT32, [value])},
+        {"weather__temp": np.array([STATUS_CODE[status]], dtype=np.uint8)},
+        {"weather": np.array([event_time], dtype=np.int64)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("online_time", "read_at", "offline_there", "reason"),
+    [
+        (1_005, 1_005, True, PENDING_REASON),
+        (1_005, 1_005, False, PENDING_REASON),
+        (1_005, 1_004, True, Cause.FUTURE_LEAK),
+        (1_005, 1_004, False, Cause.FUTURE_LEAK),
+        (1_005, 0, True, Cause.FUTURE_LEAK),  # a clock that was set back
+    ],
+)
+@pytest.mark.parametrize("reaches", [900, 2_000])
+def test_only_what_is_of_the_future_when_it_is_read_is_a_leak(
+    online_time: int, read_at: int, offline_there: bool, reason: str, reaches: int
+) -> None:
+    """The source `reaches` that far: also where it has later rows of others, this one may be on its way."""
+    online = _frame(None, Status.MISSING, online_time)
+    offline = _frame(1.0, Status.OK, 900) if offline_there else _frame(None, Status.MISSING, NO_EVENT_TIME)
+    times = np.array([900] * offline_there, dtype=np.int64)
+    temps = {"temp": column_of(Dtype.FLOAT32, [1.0] * offline_there)}
+    nowhere = np.zeros(1, dtype=np.bool_)
+    difference = explain(
+        WEATHER,
+        questions(WEATHER, online, offline),
+        (online, offline),
+        1_000,
+        read_at=read_at,
+        versions=Versions(np.zeros(len(times), dtype=np.int64), times, times, temps, {}),
+        state=ViewState(False, None, Watermark(reaches, reaches), nowhere, nowhere),
+    )
+    assert [REASONS[code] for code in difference.reasons] == [reason]
+    action = Action.LEAVE if reason == PENDING_REASON else Action.WRITE if offline_there else Action.REMOVE
+    assert difference.actions(offline, "weather", chosen_reasons(())) == [action]
 
 
 # --- which rows are compared -----------------------------------------------------------------------------------------
@@ -116,6 +173,32 @@ def test_the_newest_rows_are_the_engines_own_answers_each_entity_once(sources: d
         found |= {station: (time, temp) for station, time, temp in rows}
     assert len(found) == 10
     assert (found["s0"], found["s3"], found["s4"]) == ((1, 1.5), (4, 2.5), (4, 4.5))
+
+
+@pytest.mark.parametrize("damage", ["gone", "half written", "without a column"])
+def test_a_source_that_cannot_be_read_is_unavailable_whatever_is_asked(
+    sources: dict[str, OfflineSource], damage: str
+) -> None:
+    path = Path(sources["weather"].path)
+    ageless = ViewRead("weather", WEATHER.join_keys, 0, WEATHER.features)
+    keys = {"station": column_of(Dtype.STRING, ["s1"])}
+    once = np.array([1], dtype=np.int64)
+    with OfflineSession(FeatureContract("p", (ageless,), (), Digest("0" * 64)), sources) as session:
+        session.features_at(keys, once)
+        if damage == "gone":
+            path.unlink()
+        elif damage == "half written":
+            path.write_bytes(path.read_bytes()[:200])
+        else:
+            pq.write_table(pq.read_table(path).drop_columns(["known", "temp"]), path)
+        for ask in (
+            session.watermarks,
+            lambda: session.features_at(keys, once),
+            lambda: session.versions(ageless, keys, np.array([0]), once),
+            lambda: session.newest(ageless, 10).__enter__(),
+        ):
+            with pytest.raises(Unavailable, match="offline store is unavailable: a source cannot be read"):
+                ask()
 
 
 def test_a_view_without_an_entity_has_one_row_or_none(tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def counted_columns(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in _FACTS or name.startswith(_PREFIXES)]
 
 
+def times_of(table: Any) -> NDArray[np.int64]:
+    """The `as_of` (rows,) of each row, in µs."""
+    return _micros(table.column("as_of"), NO_EVENT_TIME)
+
+
 def by_bundle_and_role(table: Any) -> Iterator[Group]:
     """The rows of each bundle in each role, in order of first use."""
     coded = [_encoded(table.column(name)) for name in ("bundle_digest", "role")]
@@ -75,7 +80,7 @@ def foreign_part(table: Any, watched: WatchedBundle) -> LoggedPart:
 
 def _part(table: Any, watched: WatchedBundle, *, has_tensor: bool, misshapen: NDArray[np.bool_] | None) -> LoggedPart:
     rows = table.num_rows
-    as_of = _micros(table.column("as_of"), NO_EVENT_TIME)
+    as_of = times_of(table)
     names = log_names_of(watched.contract)
     columns, absent = _columns(table, watched, names)
     statuses = _statuses(table, [each.name for each in watched.of(Part.COLUMN) if each.statuses is not None], absent)

@@ -4,11 +4,14 @@ What is counted and that it was taken are one transaction, whichever way rows co
 are there. The counting itself is done before a transaction begins where rows come from the store, so that it is short.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skewless.adapters.counted_rows import by_bundle_and_role, counted_columns, logged_parts
+import numpy as np
+import pyarrow as pa
+
+from skewless.adapters.counted_rows import by_bundle_and_role, counted_columns, logged_parts, times_of
 from skewless.adapters.log_following import LogBatch, LogFollower
 from skewless.adapters.log_tables import PREDICTIONS
 from skewless.adapters.segment_consumer import PartRows
@@ -17,15 +20,14 @@ from skewless.drift.batch_counts import BatchCounts
 from skewless.drift.slicing import Slicing, slicings_of
 from skewless.drift.watched_bundle import WatchedBundle
 from skewless.errors import Conflict
-from skewless.registry.consumed_segments import ConsumedSegments, Transaction, is_settled_from_store
+from skewless.monitor_limits import DRIFT_AHEAD_S
+from skewless.registry.consumed_segments import ConsumedSegments, Transaction, is_settled_from_store, streamed_rows
 from skewless.registry.drift_counts import Counted, Sealing, add_counts
 from skewless.registry.drift_files import drop_partials, note_files, note_partial
 from skewless.registry.drift_records import DriftKey
-from skewless.registry.row_ranges import rows_in
-from skewless.registry.tables import ConsumedSegmentRow
 from skewless.serving.monitoring_policy import DriftPolicy
 from skewless.statistics.variable import Part
-from skewless.timestamps import Micros
+from skewless.timestamps import SECOND_US, Micros
 
 GROUP = "drift"
 """What the ledger and the stream call the drift monitor's reading of the log."""
@@ -71,10 +73,11 @@ class DriftCounting:
 
         Raises Unavailable, and Conflict where another process took some of them meanwhile: taking anew is right.
         """
-        batch = follower.next_batch()
-        if batch is None:
-            return None
         try:
+            # Also a batch that could not be put together leaves the follower with files that nobody has counted.
+            batch = follower.next_batch()
+            if batch is None:
+                return None
             counted = self._count_batch(follower, batch, stopping)
             if counted is None:
                 return None
@@ -109,6 +112,7 @@ class DriftCounting:
     def _count(self, batch: _Batch, endpoint: str, policy: DriftPolicy, table: Any) -> None:
         """Add the rows of a table to what a batch adds up to."""
         batch.rows += table.num_rows
+        table = self._of_the_past(batch, table)
         for digest, role, rows in by_bundle_and_role(table):
             watched = self._bundles.get(digest)
             if watched is None:
@@ -121,6 +125,17 @@ class DriftCounting:
                 counts = batch.counts[key] = BatchCounts(watched, policy.window_us, slicings)
             for part in logged_parts(rows, watched):
                 counts.add(part)
+
+    def _of_the_past(self, batch: _Batch, table: Any) -> Any:
+        """The rows whose `as_of` is not to come: one that is years ahead would seal and forget all before it."""
+        ends_us = self._clock() + int(DRIFT_AHEAD_S * SECOND_US)
+        ahead = np.asarray(times_of(table) > ends_us)
+        if not ahead.any():
+            return table
+        rows = int(np.count_nonzero(ahead))
+        batch.uncounted_rows += rows
+        batch.problem = f"{rows} rows were asked as of a moment to come: the clock of a gateway is ahead, or a caller's"
+        return table.filter(pa.array(~ahead))
 
     def _add(self, transaction: Transaction, endpoint: str, batch: _Batch, *, pending_us: int | None) -> bool:
         policy = self._policy_of(endpoint)
@@ -139,9 +154,8 @@ class DriftCounting:
         """Note the ids of rows whose segment has not come as a whole, for the store to leave them out if it must."""
         if len(rows.table) == rows.head.segment_rows:
             return
-        row = transaction.get(ConsumedSegmentRow, (GROUP, rows.segment))
-        taken: Mapping[str, Sequence[tuple[int, int]]] = {} if row is None else row.taken
-        if sum(map(rows_in, taken.values())) + len(rows.table) >= rows.head.segment_rows:
+        before = streamed_rows(transaction, GROUP, rows.segment)
+        if before is not None and before + len(rows.table) >= rows.head.segment_rows:
             drop_partials(transaction, rows.segment)
             return
         ids = rows.table.column("prediction_id").to_pylist()

@@ -21,8 +21,9 @@ from skewless.adapters.segment_stream import SegmentStream
 from skewless.adapters.watched_bundles import WatchedBundles
 from skewless.bundles.artifact_store import ArtifactStore
 from skewless.canonical_json import Digest
-from skewless.errors import Conflict
+from skewless.errors import Conflict, SkewlessError
 from skewless.monitor_limits import (
+    DRIFT_RETRY_S,
     DRIFT_ROUTES_EVERY_S,
     DRIFT_SHOWN_EVERY_S,
     DRIFT_STREAM_SETTLED_S,
@@ -98,6 +99,8 @@ class DriftEngine:
         self._routes = _Routes()
         self._keys: set[DriftKey] | None = None
         """Keys that may have windows to be scored; None: not known yet."""
+        self._recount_at_s: dict[DriftKey, float] = {}
+        """When earlier rows that could not be counted are tried again."""
         self._shown_at_s = self._upkeep_at_s = float("-inf")
         self._has_changed = False
         self.shown = DriftShown()
@@ -105,12 +108,12 @@ class DriftEngine:
 
     def run_once(self, stop: threading.Event) -> bool:
         """A turn; whether there is more to do at once. Raises Unavailable; then a later turn goes on."""
-        ends_at_s = time.monotonic() + DRIFT_TURN_S
+        turn = _Turn(stop, DRIFT_TURN_S)
         self._read_routes()
         try:
-            more = self._take(stop, ends_at_s)
+            more = self._take(stop, turn)
             self._seal_by_clock()
-            self._score()
+            more = turn.is_set() or self._score(turn) or more
             if not more and not stop.is_set():
                 more = self._in_spare_time(stop)
         except BaseException:
@@ -126,10 +129,11 @@ class DriftEngine:
         for part in (self._registry, self._ledger, self._scores, self._records, self._files, self._recounts):
             part.close()
 
-    def _take(self, stop: threading.Event, ends_at_s: float) -> bool:
+    def _take(self, stop: threading.Event, turn: "_Turn") -> bool:
         """Take what is new, until nothing is or the time is over; whether there is more."""
         while not stop.is_set():
-            self._score()
+            if self._score(turn):
+                return True
             streamed = self._stream is not None and self._take_stream(stop)
             try:
                 taken = self._counting.take(self._follower, stopping=stop.is_set)
@@ -138,7 +142,7 @@ class DriftEngine:
                 return True
             if taken is None and not streamed:
                 return False
-            if time.monotonic() >= ends_at_s:
+            if turn.is_set():
                 return True
         return False
 
@@ -156,7 +160,8 @@ class DriftEngine:
             consumer.run(handle, stop=turn, idle_s=0.0)
         return consumer.counts.parts > 0
 
-    def _score(self) -> None:
+    def _score(self, turn: "_Turn") -> bool:
+        """Score what is sealed, one portion at least; whether the turn ended before all of it was."""
         if self._keys is None:
             self._keys = set(self._records.keys())
         self._keys |= self._counting.touched
@@ -164,6 +169,9 @@ class DriftEngine:
         for scored in self._scoring.score_due(self._keys, active=self._routes.active):
             self._has_changed = True
             self._on_scored(scored)
+            if turn.is_set():
+                return True
+        return False
 
     def _seal_by_clock(self) -> None:
         for progress in self._records.progress():
@@ -178,7 +186,8 @@ class DriftEngine:
         if time.monotonic() >= self._upkeep_at_s:
             if self._upkeep.merge_next():
                 return True
-            self._upkeep.forget()
+            self._upkeep.forget(self._routes.active)
+            self._keys = None
             self._files.forget_partials()
             while self._ledger.forget(GROUP) and not stop.is_set():
                 pass
@@ -188,18 +197,31 @@ class DriftEngine:
     def _recount(self, stop: threading.Event) -> bool:
         """Count a day of earlier rows in the bins of a bundle that is live and new; whether there was one."""
         for key in sorted(self._routes.active):
-            if key.role != Role.LIVE:
+            if key.role != Role.LIVE or time.monotonic() < self._recount_at_s.get(key, float("-inf")):
                 continue
-            policy, watched = self._policy_of(key.endpoint), self._bundles.get(key.bundle)
-            recount = None if watched is None else self._recounts.find(key) or self._recounting.begin(key, policy)
-            if watched is None or recount is None or recount.is_done:
-                continue
-            bundle = recounted_bundle(watched, policy)
-            after = self._recounting.step(recount, bundle, stopping=stop.is_set)
-            if after.is_done:
-                self._scoring.forget(key)
-            return not stop.is_set()
+            try:
+                if self._recount_key(key, stop):
+                    return not stop.is_set()
+            except SkewlessError as error:
+                # One old day that cannot be read is no reason to show nothing, nor to leave other endpoints waiting.
+                self._recount_at_s[key] = time.monotonic() + DRIFT_RETRY_S
+                self._on_problem(f"earlier rows of {key.endpoint} cannot be counted now: {error.message}")
+            else:
+                self._recount_at_s.pop(key, None)
         return False
+
+    def _recount_key(self, key: DriftKey, stop: threading.Event) -> bool:
+        """Count a day of earlier rows for a key; False where none is left, or nothing is known to begin with."""
+        recount = self._recounts.find(key)
+        if recount is not None and recount.is_done:
+            return False
+        policy, watched = self._policy_of(key.endpoint), self._bundles.get(key.bundle)
+        if watched is None or (recount := recount or self._recounting.begin(key, policy)) is None or recount.is_done:
+            return False
+        after = self._recounting.step(recount, recounted_bundle(watched, policy), stopping=stop.is_set)
+        if after.is_done:
+            self._scoring.forget(key)
+        return True
 
     def _read_routes(self) -> None:
         if time.monotonic() < self._routes.read_at_s + DRIFT_ROUTES_EVERY_S:
@@ -214,7 +236,7 @@ class DriftEngine:
 
     def _show(self) -> None:
         problems: Mapping[str, str] = self._counting.slice_problems
-        self.shown = self._snapshots.taken(self._routes.active, problems, files_waiting=self._follower.files_waiting)
+        self.shown = self._snapshots.taken(self._routes.active, problems, waiting=self._follower.waiting)
         self._shown_at_s, self._has_changed = time.monotonic(), False
 
 

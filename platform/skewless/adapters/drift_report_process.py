@@ -31,10 +31,10 @@ def report_in_child(
 ) -> Path:
     """Make a report about an alarm, but for parts `without`; returns the folder that it lies in. Waits for it.
 
-    `environment` has the variables of the library's settings that say where everything is: SKEWLESS_HOME,
-    SKEWLESS_DATABASE_URL, SKEWLESS_ARTIFACTS, SKEWLESS_LOG_STORE. They are put over those of this process, of which no
-    other that begins with SKEWLESS_ is passed on. Raises Unavailable where the process fails or takes too long; then
-    it is gone, with all that it began.
+    `environment` has the variables of the library's settings that say where everything is and what bundles may call:
+    SKEWLESS_HOME, _DATABASE_URL, _ARTIFACTS, _LOG_STORE and _STEP_PACKAGES. They are put over those of this process,
+    of which no other that begins with SKEWLESS_ is passed on. Raises Unavailable where the process fails or takes too
+    long; then it is gone, with all that it began.
     """
     others = {name: value for name, value in os.environ.items() if not name.startswith("SKEWLESS_")}
     left_out = [word for part in without for word in ("--without", part)]

@@ -33,7 +33,7 @@ from skewless.drift.watched_bundle import Placement, WatchedBundle
 from skewless.errors import InvalidDefinition
 from skewless.monitor_limits import DRIFT_HISTORY_DAYS, DRIFT_LEVELS_MAX, DRIFT_WATCHES_KEPT
 from skewless.registry.drift_records import DriftKey
-from skewless.registry.drift_scores import CalibrationFacts, DriftScores, ScoredWindows, StoredWatch
+from skewless.registry.drift_scores import CalibrationFacts, DriftScores, Reached, ScoredWindows, StoredWatch
 from skewless.serving.monitoring_policy import DriftPolicy
 from skewless.timestamps import DAY_US
 
@@ -91,11 +91,16 @@ class DriftScoring:
     def score_due(self, keys: Iterable[DriftKey], *, active: frozenset[DriftKey]) -> Iterator[Scored]:
         """Score portions of each key until nothing sealed is left. Keys that are not `active` end with their last rows.
 
-        Raises Unavailable, and Conflict where another monitor scores the same.
+        Only what has something to be scored is opened: keys are of all bundles whose counts are kept, and most of them
+        are of the past. Whoever asks may stop after any portion, and go on by asking again. Raises Unavailable, and
+        Conflict where another monitor scores the same.
         """
-        sealed = self._scores.sealed()
+        sealed, reached = self._scores.sealed(), self._scores.reached()
         for key in sorted(keys):
-            while (scored := self._score(key, sealed.get(key.endpoint, 0), is_active=key in active)) is not None:
+            sealed_us, is_active = sealed.get(key.endpoint, 0), key in active
+            if not self._is_due(key, reached.get(key), sealed_us, is_active=is_active):
+                continue
+            while (scored := self._score(key, sealed_us, is_active=is_active)) is not None:
                 yield scored
 
     def forget(self, key: DriftKey | None = None) -> None:
@@ -106,20 +111,37 @@ class DriftScoring:
         else:
             self._tried.pop(key, None)
 
+    def _is_due(self, key: DriftKey, reached: Reached | None, sealed_us: int, *, is_active: bool) -> bool:
+        """Whether there is anything to do for a key, as the database says without its bundle, state and calibration."""
+        policy = self._policy_of(key.endpoint)
+        if reached is None:
+            first_us = self._scores.first_rows(key)
+            if first_us is None:
+                return False
+            start_us = first_us // policy.window_us * policy.window_us
+        elif (reached.window_us, reached.slices) != (policy.window_us, policy.slices):
+            return True  # it is begun anew, and an alarm that is open ends
+        else:
+            start_us = reached.next_start_us
+        return self._until(key, start_us, sealed_us, policy.window_us, is_active=is_active) > start_us
+
+    def _until(self, key: DriftKey, start_us: int, sealed_us: int, window_us: int, *, is_active: bool) -> int:
+        """Until when a key's windows can be scored; `start_us` or less where none can."""
+        until_us = sealed_us // window_us * window_us
+        if is_active or until_us <= start_us:
+            return until_us
+        last_us = self._scores.last_rows(key)
+        return min(until_us, start_us if last_us is None else last_us // window_us * window_us + window_us)
+
     def _score(self, key: DriftKey, sealed_us: int, *, is_active: bool) -> Scored | None:
         policy = self._policy_of(key.endpoint)
         held = self._opened(key, policy)
         if held is None:
             return None
-        window_us, start_us = policy.window_us, held.stored.next_start_us
-        until_us = sealed_us // window_us * window_us
+        start_us = held.stored.next_start_us
+        until_us = self._until(key, start_us, sealed_us, policy.window_us, is_active=is_active)
         if until_us <= start_us:
             return None
-        if not is_active:
-            last_us = self._scores.last_rows(key)
-            until_us = min(until_us, start_us if last_us is None else last_us // window_us * window_us + window_us)
-            if until_us <= start_us:
-                return None
         end_us = min(until_us, start_us // DAY_US * DAY_US + DAY_US)
         try:
             return self._portion(key, held, policy, end_us, is_behind=until_us - start_us > DAY_US)
@@ -172,10 +194,8 @@ class DriftScoring:
             stored = _new(first_us // policy.window_us * policy.window_us, policy)
             return _Held(watched, placement, first_watch(placement), stored)
         try:
-            data = stored.facts.data
-            calibrated = None if data is None else from_bytes(placement.layout, data)
-            watch = restored_watch(placement, calibrated, stored.state)
-        except InvalidDefinition:  # another version wrote it: what it remembers is of other variables
+            watch = restored_watch(placement, _calibration(placement, stored.facts), stored.state)
+        except InvalidDefinition:  # forgotten, or written by another version: what it remembers is of other variables
             watch, stored = first_watch(placement), replace(stored, facts=CalibrationFacts(Grade.TRAINING))
         return _Held(watched, placement, watch, stored)
 
@@ -249,6 +269,15 @@ class DriftScoring:
         left = len(every) - len(names)
         problem = f"{left} slices of {len(every) - 1} are too many to be watched by themselves" if left else None
         return _Fresh(calibrated, facts, problem)
+
+
+def _calibration(placement: Placement, facts: CalibrationFacts) -> Calibrated | None:
+    """What was kept; None before any. Raises InvalidDefinition where it is of other variables, or was forgotten."""
+    if facts.data is not None:
+        return from_bytes(placement.layout, facts.data)
+    if facts.grade is not Grade.TRAINING:
+        raise InvalidDefinition("its calibration was forgotten while no route named it")
+    return None
 
 
 def _new(next_start_us: int, policy: DriftPolicy) -> StoredWatch:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from skewless.adapters.log_following import FilesWaiting
 from skewless.adapters.watched_bundles import WatchedBundles
 from skewless.drift.shown import DAY, HOUR, FeatureShown, ViewShown, features_shown, total, views_shown
 from skewless.drift.tally_form import unpacked
@@ -43,12 +44,16 @@ class EndpointShown:
 
 @dataclass(frozen=True, slots=True)
 class DriftShown:
-    """Everything; `keys_left_out` are bundles in roles whose features are not shown, since they are too many."""
+    """Everything; `keys_left_out` are bundles in roles whose features are not shown, since they are too many.
+
+    `waiting_since_s` (Unix time) is when the oldest file came that is not counted, None where none waits.
+    """
 
     endpoints: tuple[EndpointShown, ...] = ()
     keys: tuple[KeyShown, ...] = ()
     keys_left_out: int = 0
     files_waiting: int = 0
+    waiting_since_s: float | None = None
 
 
 class Snapshots:
@@ -60,7 +65,7 @@ class Snapshots:
         self._policy_of = policy_of
 
     def taken(
-        self, active: frozenset[DriftKey], slice_problems: Mapping[str, str], *, files_waiting: int
+        self, active: frozenset[DriftKey], slice_problems: Mapping[str, str], *, waiting: FilesWaiting
     ) -> DriftShown:
         """What there is now. Features of keys in service come first; those of no more than are bounded are shown."""
         progress = {each.endpoint: each for each in self._records.progress()}
@@ -76,7 +81,8 @@ class Snapshots:
             )
             for name, each in progress.items()
         )
-        return DriftShown(endpoints, tuple(shown), max(len(standings) - len(shown), 0), files_waiting)
+        left_out = max(len(standings) - len(shown), 0)
+        return DriftShown(endpoints, tuple(shown), left_out, waiting.count, waiting.since_s)
 
     def _key(self, standing: DriftStanding, progress: DriftProgress | None, active: frozenset[DriftKey]) -> KeyShown:
         key, window_us = standing.key, standing.window_us

@@ -6,7 +6,24 @@ from contextlib import contextmanager
 
 import duckdb
 
+from skewless.errors import Unavailable
 from skewless.limits import POINT_IN_TIME_MEMORY
+
+OFFLINE_STORE = "offline store"
+"""The part that is unavailable where a source cannot be read."""
+
+
+@contextmanager
+def reading_sources() -> Iterator[None]:
+    """Raises Unavailable for what DuckDB raises: a source that is gone, half written, or has lost a column."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise Unavailable(
+            OFFLINE_STORE,
+            f"a source cannot be read: {error}",
+            hint="see that the job that writes this source has finished",
+        ) from error
 
 
 @contextmanager

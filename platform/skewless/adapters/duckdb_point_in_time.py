@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from skewless.adapters.arrow_columns import column_from_arrow, column_to_arrow
-from skewless.adapters.duckdb_connection import connected
+from skewless.adapters.duckdb_connection import connected, reading_sources
 from skewless.adapters.duckdb_examples import example_parts, read_examples
 from skewless.dtypes import ELEMENTS, Column, Dtype, array_of, column_of
 from skewless.features.contract import FeatureContract, FeatureField, JoinKey, ViewRead, column_name
@@ -77,7 +77,8 @@ def features_at(
 class OfflineSession:
     """Point-in-time questions about one contract, in as many parts as a caller likes, over timelines made once.
 
-    A context manager; one thread at a time. Memory is bounded by POINT_IN_TIME_MEMORY and one part's answer.
+    A context manager; one thread at a time. Memory is bounded by POINT_IN_TIME_MEMORY and one part's answer. Whatever
+    is asked raises Unavailable where a source cannot be read.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class OfflineSession:
     def __exit__(self, *_: object) -> None:
         self._exit.close()
 
+    @reading_sources()
     def features_at(
         self, keys: Mapping[str, Column], as_of: NDArray[np.int64], known: Known = Known.THEN
     ) -> FeatureFrame:
@@ -119,6 +121,7 @@ class OfflineSession:
             result = _arrow(self._connection, sql)
         return self._plan.extend(_frame(self._contract, result), keys)
 
+    @reading_sources()
     def versions(
         self, view: ViewRead, keys: Mapping[str, Column], rows: NDArray[np.int64], event_times: NDArray[np.int64]
     ) -> Versions:
@@ -145,6 +148,7 @@ class OfflineSession:
         with self._registered("versions_asked", asked):
             return _versions(view, _arrow(self._connection, sql))
 
+    @reading_sources()
     def watermarks(self) -> Mapping[str, Watermark]:
         """How far each view's source reaches, by view."""
         found = {}
@@ -166,11 +170,12 @@ class OfflineSession:
         answers = point_in_time_sql(alone, self._sources, questions="newest_asked", row_id=_ROW_ID, as_of_us=_AS_OF_US)
         keys = "".join(f", q.{identifier(key.name)}" for key in view.join_keys)
         try:
-            self._connection.execute(f"CREATE TEMP TABLE newest_asked AS {asked}")
-            self._connection.execute(
-                f"CREATE TEMP TABLE newest_rows AS SELECT a.*{keys} FROM ({answers}) a "
-                f"JOIN newest_asked q ON a.row_id = q.{_ROW_ID} ORDER BY a.row_id"
-            )
+            with reading_sources():
+                self._connection.execute(f"CREATE TEMP TABLE newest_asked AS {asked}")
+                self._connection.execute(
+                    f"CREATE TEMP TABLE newest_rows AS SELECT a.*{keys} FROM ({answers}) a "
+                    f"JOIN newest_asked q ON a.row_id = q.{_ROW_ID} ORDER BY a.row_id"
+                )
             yield NewestRows(alone, self._connection)
         finally:
             self._connection.execute("DROP TABLE IF EXISTS newest_rows; DROP TABLE IF EXISTS newest_asked")

@@ -11,7 +11,7 @@ segments that the ledger may have forgotten: those are left alone, and counted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.adapters.log_store import LogStore, StoredFile, StoredTable, translated
-from skewless.adapters.log_tables import PREDICTIONS
+from skewless.adapters.log_tables import PREDICTIONS, day_of
 from skewless.adapters.spool import begun_us
+from skewless.errors import Unavailable
 from skewless.limits import CONSUMED_SEGMENTS_KEEP_S
-from skewless.monitor_limits import DRIFT_BATCH_ROWS, DRIFT_FINE_DAYS
+from skewless.monitor_limits import DRIFT_BATCH_ROWS, DRIFT_FILE_TRIES, DRIFT_FINE_DAYS, DRIFT_RETRY_S
 from skewless.registry.consumed_segments import ConsumedSegments, StoredRows
 from skewless.registry.drift_files import ID_CHARACTERS, DriftFiles, FollowedTable
 from skewless.timestamps import DAY_US, SECOND_US, Micros, parse_timestamp
 
 _SEGMENT, _ID = "segment", "prediction_id"
+_FIRST_DAY = "1970-01-01"
 _MEMORY_US = int(CONSUMED_SEGMENTS_KEEP_S * SECOND_US) - DAY_US
 """How far back the ledger surely remembers, which forgets by the clock now and then."""
 
@@ -65,6 +67,24 @@ class _Waiting:
     files: list[StoredFile] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class FilesWaiting:
+    """Files that are not counted as of the last look, those set aside with them: `since_s` (Unix time) is when the
+    oldest of them came, None where none waits."""
+
+    count: int
+    since_s: float | None
+
+
+@dataclass(slots=True)
+class _Failed:
+    """A file that could not be read: how often, and when it was tried last (µs)."""
+
+    file: StoredFile
+    times: int
+    at_us: int
+
+
 class LogFollower:
     """See the module. Not for threads."""
 
@@ -86,11 +106,15 @@ class LogFollower:
         self._group = group
         self._clock = clock
         self._waiting: list[_Waiting] = []
+        self._failed: dict[tuple[str, str], _Failed] = {}
+        """By table and path. One that failed DRIFT_FILE_TRIES times is set aside, for others not to wait for it."""
 
     @property
-    def files_waiting(self) -> int:
-        """Files that are new and not looked at, as of the last look."""
-        return sum(len(each.files) for each in self._waiting)
+    def waiting(self) -> FilesWaiting:
+        """Files that are new and not counted, as of the last look."""
+        files = [file for each in self._waiting for file in each.files]
+        files += [each.file for each in self._failed.values() if each.times >= DRIFT_FILE_TRIES]
+        return FilesWaiting(len(files), min((each.modified_s for each in files), default=None))
 
     def next_batch(self) -> LogBatch | None:
         """The next rows to take, those of the earliest day first; None where nothing is new. Raises Unavailable."""
@@ -112,17 +136,39 @@ class LogFollower:
         Texts that repeat themselves are dictionary-encoded. Raises Unavailable.
         """
         left = {each.segment for each in batch.units}
-        with translated(), ExitStack() as stack:
-            for file in batch.files:
-                path = stack.enter_context(batch.table.fetched(file))
-                for rows in read_rows(path, names, also=(_SEGMENT, *((_ID,) if batch.partial else ()))):
+        also = (_SEGMENT, *((_ID,) if batch.partial else ()))
+        for file in batch.files:
+            with self._reading(batch.table, file) as path:
+                for rows in read_rows(path, names, also=also):
                     yield _chosen(rows, left, batch.partial)
+
+    @contextmanager
+    def _reading(self, table: StoredTable, file: StoredFile) -> Iterator[Path]:
+        """A file of a table to be read; that it could not be is remembered."""
+        place = table.path, file.path
+        try:
+            with translated(), table.fetched(file) as path:
+                yield path
+        except Unavailable:
+            failed = self._failed.setdefault(place, _Failed(file, 0, 0))
+            failed.times, failed.at_us = failed.times + 1, self._clock()
+            raise
+
+    def _is_set_aside(self, table: StoredTable, file: StoredFile) -> bool:
+        failed = self._failed.get((table.path, file.path))
+        if failed is None or failed.times < DRIFT_FILE_TRIES:
+            return False
+        return self._clock() < failed.at_us + int(DRIFT_RETRY_S * SECOND_US)
 
     def _new_files(self) -> Iterator[_Waiting]:
         tables = [each for each in self._store.tables(PREDICTIONS) if each.entries]
         newest_days: dict[str, str] = {}
+        today = day_of(self._clock())
+        failed, self._failed = self._failed, {}
         for table in tables:
-            newest_days[table.endpoint] = max(newest_days.get(table.endpoint, ""), table.entries[-1].day)
+            # A day to come, of a clock that is ahead, does not make today's rows old.
+            day = max((each.day for each in table.entries if each.day <= today), default=_FIRST_DAY)
+            newest_days[table.endpoint] = max(newest_days.get(table.endpoint, day), day)
         for table in tables:
             followed = self._files.table(table.path)
             settled_s = self._clock() / SECOND_US - self._settled_s
@@ -131,6 +177,10 @@ class LogFollower:
                 for each in table.entries
                 if each.path not in followed.files and (not self._settled_s or each.modified_s <= settled_s)
             ]
+            # Of files that are gone or counted by now nothing is remembered.
+            places = [(table.path, each.path) for each in new]
+            self._failed |= {place: failed[place] for place in places if place in failed}
+            new = [each for each in new if not self._is_set_aside(table, each)]
             if not new:
                 continue
             live = frozenset(each.path for each in table.entries)
@@ -168,7 +218,7 @@ class LogFollower:
         return LogBatch(waiting.table, tuple(files), taken, partial, followed, self._pending_us(waiting.table.endpoint))
 
     def _units(self, table: StoredTable, file: StoredFile) -> list[StoredRows]:
-        with translated(), table.fetched(file) as path, pq.ParquetFile(path, memory_map=True) as parquet:
+        with self._reading(table, file) as path, pq.ParquetFile(path, memory_map=True) as parquet:
             counted = parquet.read(columns=[_SEGMENT], use_threads=False).column(_SEGMENT).value_counts()
         named = zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
         return [StoredRows(segment, table.path, file.day, rows) for segment, rows in sorted(named)]

@@ -1,6 +1,7 @@
 """Predictions beside their outcomes in force, aligned on the time asked about, out of one prediction log."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from skewless.adapters.log_session import LogSession
 from skewless.adapters.log_sources import ALL_DAYS, Wanted
 from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS
 from skewless.adapters.log_views import KEY_PREFIX, columns_of, made_us, records_sql, since_sql
+from skewless.adapters.model_metrics_files import CountedFiles
 from skewless.adapters.outcome_maturity import maturity_of
 from skewless.errors import InvalidDefinition
 from skewless.features.point_in_time import identifier, literal
@@ -21,7 +23,7 @@ from skewless.model_metrics.logged import Coded, LoggedRows
 from skewless.monitor_limits import MODEL_METRIC_CLUSTERS, MODEL_METRIC_PART_CHARACTERS, MODEL_METRIC_PARTS_MAX
 from skewless.serving.label_maturity import LabelMaturity
 from skewless.serving.outcome_terms import OutcomeTerms
-from skewless.timestamps import Micros
+from skewless.timestamps import DAY_US, Micros, parse_timestamp
 from skewless.training.slices import NULL, OTHER
 
 _PREFIXES = (KEY_PREFIX, "request.", "feature.")
@@ -31,22 +33,37 @@ _DAY = "strftime(received_time, '%Y-%m-%d')"
 AnswerT = TypeVar("AnswerT")
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What earlier looks counted of an endpoint's predictions, and of all outcomes; endpoints may share the latter."""
+
+    predictions: CountedFiles = field(default_factory=CountedFiles)
+    outcomes: CountedFiles = field(default_factory=CountedFiles)
+
+
 def look_at_outcomes(
-    log: LogReader, endpoint: str, terms: OutcomeTerms, question: Callable[["LogOutcomes"], AnswerT]
+    log: LogReader,
+    endpoint: str,
+    terms: OutcomeTerms,
+    question: Callable[["LogOutcomes"], AnswerT],
+    *,
+    counted: Counted | None = None,
 ) -> AnswerT:
     """What `question` makes of one look at an endpoint's log; asked again where files were replaced meanwhile.
 
-    Raises Unavailable where the log cannot be read.
+    `counted` is of earlier looks at the same log, and is kept up. Raises Unavailable where the log cannot be read.
     """
     wanted = Wanted({PREDICTIONS: ALL_DAYS, OUTCOMES: ALL_DAYS}, endpoint)
-    return log.ask(wanted, lambda session: question(LogOutcomes(session, endpoint, terms)))
+    known = counted or Counted()
+    return log.ask(wanted, lambda session: question(LogOutcomes(session, endpoint, terms, known)))
 
 
 class LogOutcomes:
     """`model_metrics.compute.OutcomeLook` over one session of the log."""
 
-    def __init__(self, session: LogSession, endpoint: str, terms: OutcomeTerms) -> None:
+    def __init__(self, session: LogSession, endpoint: str, terms: OutcomeTerms, counted: Counted) -> None:
         self._session = session
+        self._counted = counted
         self._endpoint = endpoint
         self._terms = terms
         self._scans = session.scans(PREDICTIONS)
@@ -56,12 +73,12 @@ class LogOutcomes:
 
     def predictions_by_period(self, period_us: int) -> Mapping[Micros, int]:
         """See OutcomeLook."""
-        own = records_sql(self._scans, PREDICTIONS, only=("as_of",))
-        return self._counts(f"SELECT epoch_us(as_of) // {period_us} * {period_us}, count(*) FROM ({own}) GROUP BY 1")
+        period = f"epoch_us(as_of) // {period_us} * {period_us}"
+        return self._counted.predictions.counts(self._session, self._scans, period)
 
     def outcomes_by_day(self) -> Mapping[str, int]:
         """See OutcomeLook."""
-        return self._counts(f"SELECT {_DAY}, count(*) FROM outcomes GROUP BY 1")
+        return self._counted.outcomes.counts(self._session, self._session.scans(OUTCOMES), _DAY)
 
     def last_made(self, period_us: int) -> Micros | None:
         """When the last prediction of the newest period was made, by its id; None: there is none, or no id says."""
@@ -80,10 +97,18 @@ class LogOutcomes:
         """See OutcomeLook."""
         if not days:
             return frozenset()
+        # Times beside days, because files have statistics of them.
+        within = since_sql("received_time", parse_timestamp(min(days)), parse_timestamp(max(days)) + DAY_US)
+        on_days = f"{within} AND {_DAY} IN ({', '.join(map(literal, sorted(days)))})"
+        nameless = self._session.arrow(f"SELECT 1 FROM outcomes WHERE {on_days} AND prediction_id IS NULL LIMIT 1")
+        # Which prediction is meant by an entity is looked for among all of them.
+        view = "outcomes_told" if nameless.num_rows else "outcomes"
+        self._session.table("told_on_days", f"SELECT DISTINCT prediction_id FROM {view} WHERE {on_days}")
         own = records_sql(self._scans, PREDICTIONS, only=("prediction_id", "as_of"))
-        told = f"SELECT prediction_id FROM outcomes_told WHERE {_DAY} IN ({', '.join(map(literal, sorted(days)))})"
+        # Ids grow with time: the ends of those that are looked for leave out files of other days, by their statistics.
         found = self._session.arrow(
-            f"SELECT DISTINCT epoch_us(as_of) // {period_us} * {period_us} FROM ({own}) WHERE prediction_id IN ({told})"
+            f"SELECT DISTINCT epoch_us(as_of) // {period_us} * {period_us} FROM ({own}) "
+            "WHERE prediction_id IN (SELECT prediction_id FROM told_on_days)"
         )
         return frozenset(found.column(0).to_pylist())
 
@@ -142,8 +167,9 @@ class LogOutcomes:
         )
 
     def _part_sql(self, own: str, column: str) -> str:
-        """A row's part: its value where that is among the period's commonest, by name."""
-        text = f"substr(CAST({identifier(column)} AS VARCHAR), 1, {MODEL_METRIC_PART_CHARACTERS})"
+        """A row's part, as every database can hold it: its value where that is among the commonest, by name."""
+        written = f"replace(CAST({identifier(column)} AS VARCHAR), chr(0), '\\x00')"
+        text = f"substr({written}, 1, {MODEL_METRIC_PART_CHARACTERS})"
         value = f"coalesce({text}, {literal(NULL)})"
         common = self._session.arrow(
             f"SELECT {value} AS part FROM ({own}) GROUP BY part ORDER BY count(*) DESC, part "
@@ -155,10 +181,6 @@ class LogOutcomes:
     def _moment(self, sql: str) -> Micros | None:
         found = self._session.arrow(sql).column(0)[0].as_py()
         return None if found is None else Micros(found)
-
-    def _counts(self, sql: str) -> Mapping[Any, int]:
-        names, counts = self._session.arrow(sql).columns
-        return dict(zip(names.to_pylist(), counts.to_pylist(), strict=True))
 
 
 _ALWAYS = (

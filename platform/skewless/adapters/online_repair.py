@@ -98,13 +98,16 @@ class OnlineRepair:
         project: StoredProject,
         choice: RepairChoice,
         *,
+        clock: Callable[[], int],
         pace: Pace,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`clock` goes on from the choice's `as_of` (µs): what comes into the store while it does is left alone."""
         self.findings = RepairFindings()
         self._store = store
         self._project = project
         self._choice = choice
+        self._clock = clock
         self._pace = pace
         self._progress = progress
 
@@ -182,13 +185,14 @@ class OnlineRepair:
         """Compare entities with their offline rows (entities,), and change what is to be changed."""
         view = opened.stored.read
         stored = opened.rows.read(keys, offline.rows, self._choice.as_of)
+        read_at = self._clock()  # after it was read: whatever was there is from before
         self._pace.spend(offline.rows)
         rows = questions(opened.ageless, stored.frame, offline)
         readable = np.array([stored.held[row] is not None for row in rows.tolist()], dtype=np.bool_)
         self.findings.look(view.field_name, offline.rows, int(np.count_nonzero(~readable)))
         rows = rows[readable]
         if len(rows):
-            difference = self._explained(opened, keys, rows, stored, offline)
+            difference = self._explained(opened, keys, rows, stored, offline, read_at)
             actions = difference.actions(offline, view.name, self._choice.reasons)
             done = self._done(opened, difference, actions, stored, offline)
             self.findings.add(view, difference, actions, done, keys, (stored.frame, offline))
@@ -203,6 +207,7 @@ class OnlineRepair:
         rows: NDArray[np.int64],
         stored: StoredRows,
         offline: FeatureFrame,
+        read_at: int,
     ) -> Difference:
         sides = (stored.frame, offline)
         nowhere = np.zeros(offline.rows, dtype=np.bool_)
@@ -214,7 +219,9 @@ class OnlineRepair:
             under_other_key=_under_other_key(opened, keys, rows, sides),
         )
         versions = _versions(opened, keys, rows, sides)
-        return explain(opened.stored.read, rows, sides, self._choice.as_of, versions=versions, state=state)
+        return explain(
+            opened.stored.read, rows, sides, self._choice.as_of, read_at=read_at, versions=versions, state=state
+        )
 
     def _done(
         self,

@@ -19,7 +19,7 @@ from skewless.adapters.log_reader import LogReader
 from skewless.adapters.parity_checker import Checker
 from skewless.adapters.parity_portions import Compared, compare_sampled
 from skewless.canonical_json import Digest
-from skewless.errors import InvalidDefinition, NotFound
+from skewless.errors import InvalidDefinition, NotFound, SkewlessError
 from skewless.monitor_limits import (
     PARITY_FULL_LOOK_S,
     PARITY_LOOK_BACK_S,
@@ -39,7 +39,7 @@ from skewless.parity.schedule import (
     period_of,
     portions,
 )
-from skewless.registry.parity_history import ParityExample, ParityHistory
+from skewless.registry.parity_history import NotedPass, ParityExample, ParityHistory
 from skewless.registry.transactions import system_clock
 from skewless.serving.monitoring_policy import ParityPolicy
 from skewless.timestamps import SECOND_US
@@ -64,6 +64,8 @@ class Ran:
     next_s: float | None
     compared: int = 0
     """Predictions compared, in either pass."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """By endpoint, why it was not compared; the next run tries again."""
 
 
 @dataclass(slots=True)
@@ -110,20 +112,41 @@ class ParityWatch:
         self._sights: dict[str, _Sight] = {}
 
     def run(self, watched: Sequence[Watched], stop: threading.Event) -> Ran:
-        """Look at every endpoint and compare what is ready, for some PARITY_RUN_S_MAX. Raises Unavailable, Conflict."""
+        """Look at endpoints and compare what is ready, for some PARITY_RUN_S_MAX; who waits longest has the first turn.
+
+        An endpoint that fails does not keep the others from their turn. Raises the first error where all of them fail.
+        """
         give_up_s = self._monotonic() + PARITY_RUN_S_MAX
-        more, compared, waits = False, 0, []
+        ran: list[Ran] = []
+        failed: dict[str, SkewlessError] = {}
         with self._open_log() as log:
-            for each in watched:
-                sight = self._look(log, each)
-                if sight is None or stop.is_set():
-                    continue
-                turn = _Turn(self._means, log, each, sight, stop, give_up_s)
-                ran = turn.run()
-                more |= ran.more
-                compared += ran.compared
-                waits += [] if ran.next_s is None else [ran.next_s]
-        return Ran(more, min(waits, default=None), compared)
+            in_turn = self._in_turn(watched)
+            for place, each in enumerate(in_turn):
+                if stop.is_set() or (place and self._monotonic() >= give_up_s):
+                    # Those left keep the time of their last turn, by which the next run has them first.
+                    ran.append(Ran(not stop.is_set(), None))
+                    break
+                try:
+                    ran.append(self._turn(log, each, stop, give_up_s))
+                except SkewlessError as error:
+                    failed[each.endpoint] = error
+        if failed and not ran:
+            raise next(iter(failed.values()))
+        waits = [each.next_s for each in ran if each.next_s is not None] + [PARITY_LOOK_S] * bool(failed)
+        told = {endpoint: error.message for endpoint, error in failed.items()}
+        return Ran(any(each.more for each in ran), min(waits, default=None), sum(each.compared for each in ran), told)
+
+    def _in_turn(self, watched: Sequence[Watched]) -> list[Watched]:
+        """The endpoints by the wall clock of their last turn, which also a process that is replaced remembers."""
+        last = {each.endpoint: int(each.state["wall"]) for each in self._history.states()}
+        return sorted(watched, key=lambda each: last.get(each.endpoint, -1))
+
+    def _turn(self, log: LogReader, watched: Watched, stop: threading.Event, give_up_s: float) -> Ran:
+        """One endpoint's part of a run."""
+        sight = self._look(log, watched)
+        if sight is None or stop.is_set():
+            return Ran(False, None)
+        return _Turn(self._means, log, watched, sight, stop, give_up_s).run()
 
     def _look(self, log: LogReader, watched: Watched) -> _Sight | None:
         """Bring what is known of an endpoint up to the log; None where it has no sampled prediction."""
@@ -137,6 +160,9 @@ class ParityWatch:
         if sight.newest >= 0:
             since = period_of(sight.newest - (_LOOK_BACK_US if full else _RECENT_US))
         found = _by_step(log.sampled_steps(watched.endpoint, since, step_us=STEP_US))
+        done = self._history.passes(watched.endpoint, Pass.THEN, since)
+        final = self._history.passes(watched.endpoint, Pass.FINALLY, since)
+        # All is read that may fail: what is known changes as a whole.
         newest = max(found, default=-1)
         sight.newest = max(sight.newest, newest)
         if sight.newest < 0:
@@ -146,24 +172,9 @@ class ParityWatch:
             sight.full_look_s = now_s
             sight.open.clear()
             sight.hours.clear()
-        self._take(watched.endpoint, sight, found, since)
+        _take(sight, found, done, final)
         self._sights[watched.endpoint] = sight
         return sight
-
-    def _take(self, endpoint: str, sight: _Sight, found: Mapping[int, Step], since: int | None) -> None:
-        """Keep the steps that no pass has compared, and count the hours."""
-        done = self._history.passes(endpoint, Pass.THEN, since)
-        final = self._history.passes(endpoint, Pass.FINALLY, since)
-        for period in {period_of(start) for start in found}:
-            sight.hours[period] = 0
-        for start, step in found.items():
-            period = period_of(start)
-            sight.hours[period] += step.total
-            noted = done.get(period)
-            if period in final or (noted is not None and start in noted.steps):
-                sight.open.pop(start, None)
-            else:
-                sight.open[start] = step
 
     def _remembered(self, endpoint: str, wall: int) -> _Sight:
         """What an earlier process knew of the endpoint's time."""
@@ -206,11 +217,21 @@ class _Turn:
         hours = self._final_hours()
         more, waiting, lost = False, 0, {}
         if steps or hours:
-            with self._means.open_checker() as checker:
-                ready = self._ready(steps, checker)
-                waiting = sum(each.total for each in steps) - sum(each.total for each in ready)
-                more = self._then(portions(ready), checker) or self._finally(hours, checker)
-                lost = checker.not_comparable
+            try:
+                with self._means.open_checker() as checker:
+                    ready = self._ready(steps, checker)
+                    waiting = sum(each.total for each in steps) - sum(each.total for each in ready)
+                    # The oldest hour goes first, since a first pass that is always behind would keep it for ever.
+                    more = (
+                        self._finally(hours[:1], checker)
+                        or self._then(portions(ready), checker)
+                        or self._finally(hours[1:], checker)
+                    )
+                    lost = checker.not_comparable
+            except SkewlessError as error:
+                # What waits is told with the reason, and the endpoint has had its turn.
+                self._note_state(first, waiting, lost, failed=error.message)
+                raise
         self._note_state(first, waiting, lost)
         return Ran(more, self._next_s(first), self._compared)
 
@@ -302,7 +323,9 @@ class _Turn:
         ]
         return max(PARITY_LOOK_S, min(due) / SECOND_US) if due else None
 
-    def _note_state(self, first: int, waiting: int, lost: Mapping[Digest, tuple[str, ...]]) -> None:
+    def _note_state(
+        self, first: int, waiting: int, lost: Mapping[Digest, tuple[str, ...]], *, failed: str = ""
+    ) -> None:
         left = [each for each in self._sight.open.values() if each.end > first]
         known = self._known()
         # What this run had no reason to look at is as it was.
@@ -324,6 +347,7 @@ class _Turn:
                 "oldest": min((each.start for each in left), default=None),
                 "quiet_us": self._watched.policy.quiet_us,
                 "horizon_us": self._watched.policy.horizon_us,
+                "failed": failed,
                 **told,
             },
         )
@@ -334,6 +358,22 @@ class _Turn:
             if each.endpoint == self._watched.endpoint:
                 return each.state
         return {}
+
+
+def _take(
+    sight: _Sight, found: Mapping[int, Step], done: Mapping[int, NotedPass], final: Mapping[int, NotedPass]
+) -> None:
+    """Keep the steps that no pass has compared, and count the hours."""
+    for period in {period_of(start) for start in found}:
+        sight.hours[period] = 0
+    for start, step in found.items():
+        period = period_of(start)
+        sight.hours[period] += step.total
+        noted = done.get(period)
+        if period in final or (noted is not None and start in noted.steps):
+            sight.open.pop(start, None)
+        else:
+            sight.open[start] = step
 
 
 def _by_step(table: Any) -> dict[int, Step]:

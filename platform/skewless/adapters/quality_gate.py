@@ -8,11 +8,11 @@ either all of it or nothing: rows go on only after it, and a file without a name
 """
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 import pyarrow as pa
@@ -34,6 +34,7 @@ from skewless.quality.verdict import Decision, Finding, Verdict, decide, refused
 from skewless.quality.view_schema import ViewSchema, schema_of
 from skewless.registry.quality_results import QualityResults, QuarantineRecord, ResultRecord, RunRecord
 from skewless.registry.transactions import system_clock
+from skewless.timestamps import Micros
 
 
 class SuiteRunner(Protocol):
@@ -128,7 +129,7 @@ class QualityGate:
     def gate_batch(self, schema: ViewSchema, rows: pa.Table, batch: Batch) -> GateOutcome:
         """Judge one batch of a view and act on the verdict; the outcome has the rows that may go on."""
         judgement = judge(self._suite(schema.view), schema, rows, batch, self._runner)
-        outcome = self._act(judgement, sets_aside=True)
+        outcome = self._act(judgement, sets_aside=True, time=system_clock())
         refuse_stopped(outcome.judgement)
         return outcome
 
@@ -161,8 +162,9 @@ class QualityGate:
     def _act_on_all(self, judgements: list[Judgement]) -> None:
         """Record every part, and set rows aside where no part stops. Raises BatchRefused where one does."""
         stops = [each for each in judgements if each.verdict.decision is Decision.STOP]
+        time = system_clock()  # one for all, by which they are known to be of one batch
         for each in judgements:
-            self._act(each, sets_aside=not stops)
+            self._act(each, sets_aside=not stops, time=time)
         for each in stops:
             refuse_stopped(each)
 
@@ -175,8 +177,8 @@ class QualityGate:
             )
         return suite
 
-    def _act(self, judgement: Judgement, *, sets_aside: bool) -> GateOutcome:
-        run, view = run_record(judgement), judgement.schema.view
+    def _act(self, judgement: Judgement, *, sets_aside: bool, time: Micros) -> GateOutcome:
+        run, view = run_record(judgement, time=time), judgement.schema.view
         held: QuarantineRecord | None = None
         wanted = sets_aside and self._quarantine is not None and bool(judgement.verdict.set_aside.any())
         with self._locked(view) if wanted else nullcontext():
@@ -204,7 +206,7 @@ def judge(suite: Suite, schema: ViewSchema, rows: pa.Table, batch: Batch, runner
 
     Columns that the suite names and an older version of the view does not have are not judged.
     """
-    begun_s = time.monotonic()
+    begun_s = monotonic()
     known = suite_of_schema(suite, schema)
     declared, faults = declared_rows(rows, schema)
     if faults:
@@ -215,7 +217,7 @@ def judge(suite: Suite, schema: ViewSchema, rows: pa.Table, batch: Batch, runner
     stops, aside = verdict.decision is Decision.STOP, pa.array(verdict.set_aside)
     accepted = rows.schema.empty_table() if stops else rows.filter(pc.invert(aside))
     failing = declared.schema.empty_table() if stops else declared.filter(aside)
-    duration_us = int((time.monotonic() - begun_s) * 1_000_000)
+    duration_us = int((monotonic() - begun_s) * 1_000_000)
     return Judgement(known, schema, batch, verdict, accepted, failing, duration_us)
 
 
@@ -252,8 +254,8 @@ def refuse_stopped(judgement: Judgement) -> None:
         )
 
 
-def run_record(judgement: Judgement) -> RunRecord:
-    """The record of a batch that was judged, with an id that grows with time."""
+def run_record(judgement: Judgement, *, time: Micros | None = None) -> RunRecord:
+    """The record of a batch that was judged, with an id that grows with time; `time` None is now."""
     verdict, batch = judgement.verdict, judgement.batch
     return RunRecord(
         id=str(uuid_utils.uuid7()),
@@ -263,7 +265,7 @@ def run_record(judgement: Judgement) -> RunRecord:
         origin=batch.origin,
         batch=batch.source,
         as_of=batch.as_of,
-        time=system_clock(),
+        time=system_clock() if time is None else time,
         duration_us=judgement.duration_us,
         rows=len(verdict.set_aside),
         set_aside=int(verdict.set_aside.sum()),

@@ -118,6 +118,8 @@ def next_steps(workspace: Workspace, summary: Summary) -> Iterator[str]:
     yield f"  curl -s {url}/v1/endpoints/{summary.endpoint}/predict -H 'Content-Type: application/json' \\"
     yield f"    -d '{body}'"
     yield f"Recompute one answer from the log: {_program()} replay {summary.sample_id}"
+    words = ("drift status", f"parity status {summary.endpoint}", f"model-metrics show {summary.endpoint}")
+    yield f"Watch it: {', '.join(f'{_program()} {each}' for each in words)}"
     yield f"Stop with `{_program()} down`; `make clean` removes everything."
 
 

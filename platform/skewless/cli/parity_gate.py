@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skewless.adapters.arrow_columns import column_from_arrow
+from skewless.adapters.duckdb_connection import OFFLINE_STORE
 from skewless.adapters.duckdb_examples import newest_questions
 from skewless.adapters.duckdb_point_in_time import OfflineSession
 from skewless.adapters.local_model import local_model
@@ -54,12 +55,15 @@ def dry_run(
     """The verdict on a bundle that is to answer `endpoint`, or (None) that nothing routes to yet.
 
     Questions are the endpoint's newest predictions, else the newest rows of the model's examples. Raises nothing for
-    what is not there: then nothing is checked, and the verdict says why.
+    what is not there: then nothing is checked, and the verdict says why. Raises Unavailable where a source is there to
+    be asked and cannot be read.
     """
     try:
         with _online_store(workspace) as store, ExitStack() as opened:
             return _verdict(workspace, bundle, endpoint, store, opened, faults_max)
     except (NotFound, InvalidDefinition, Unavailable) as error:
+        if isinstance(error, Unavailable) and error.part == OFFLINE_STORE:
+            raise  # nobody would hold a bundle back for a source that is half written
         return DryRun.not_checked(error.message.partition("\n")[0])
 
 

@@ -56,6 +56,7 @@ def _status(history: ParityHistory, state: ParityState) -> dict[str, Any]:
         "unchecked": dict(state.state["unchecked"]),
         "unchecked_predictions": _mismatches(day, Level.UNCHECKED),
         "not_comparable": dict(state.state["not_comparable"]),
+        "failed": state.state.get("failed", ""),  # which older monitors did not note
         "days": list(_days(results, since)),
     }
     return {**found, "next": list(_next_steps(found))}
@@ -143,6 +144,8 @@ def _next_steps(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"{each['cause']} in {each['view']}: {each['advice']}{repair}"
     for digest, reason in found["unchecked"].items():
         yield f"predictions of bundle {digest[:12]} are not compared: {reason}"
+    if found["failed"]:
+        yield f"the last run compared no more, and the next tries again: {found['failed']}"
     progress = found["progress"]
     late = {
         view: behind

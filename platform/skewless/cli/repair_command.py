@@ -37,7 +37,8 @@ _CHOICES = "one of --all, --view, --entities and --from-check says what is looke
     "causes",
     multiple=True,
     metavar="CAUSE",
-    help="Only this cause, or `any`; repeatable. Without it what passes by itself is left alone.",
+    help="Only this cause, or `any`; repeatable. Without it what passes by itself is left alone, and with --as-of also "
+    "what is newer than that moment.",
 )
 @click.option("--as-of", "as_of", metavar="TIME", help="As of this moment (RFC 3339 or a date); now where not given.")
 @click.option("--dry-run", is_flag=True, help="Say what is wrong and what would be done; change nothing.")
@@ -81,8 +82,10 @@ def repair(
         raise InvalidRequest("more than one thing says what is looked at", path="--all", allowed=_CHOICES)
     if not (everything or views or entities_file or report_file):
         raise InvalidRequest("nothing says what is looked at", path="--all", allowed=_CHOICES)
+    began = system_clock()
     scope = RepairScope(
-        as_of=system_clock() if as_of is None else moment(as_of, option="--as-of"),
+        as_of=began if as_of is None else moment(as_of, option="--as-of"),
+        began=began,
         views=views,
         entities=entities_file,
         report=report_file,

@@ -31,6 +31,8 @@ class RepairScope:
     """What is repaired, as the command line says it; without views all of them, without entities all of theirs."""
 
     as_of: int
+    began: int
+    """The clock (µs) when the repair began; `as_of` is the same unless somebody named another moment."""
     views: tuple[str, ...] = ()
     entities: Path | None = None
     report: Path | None = None
@@ -42,6 +44,10 @@ class RepairScope:
     """Also what nobody reads any more."""
     allow_unreviewed: bool = False
 
+    def clock(self) -> int:
+        """The time in µs as it goes on from `as_of` since the repair began."""
+        return self.as_of + system_clock() - self.began
+
 
 def run_repair(workspace: Workspace, scope: RepairScope, *, reason: str) -> dict[str, Any]:
     """Repair, and return the report, which is kept in the home.
@@ -50,14 +56,16 @@ def run_repair(workspace: Workspace, scope: RepairScope, *, reason: str) -> dict
     where it ends with an error. Raises what `OnlineRepair` does, NotFound for an unknown view, InvalidRequest for a
     file that says nothing, and BatchRefused where a source does not pass its quality suite.
     """
-    url, began = workspace.online_store_url, system_clock()
+    url = workspace.online_store_url
     with gated(workspace, scope.as_of, allow_unreviewed=scope.allow_unreviewed) as (repository, judged):
         stored = repository.stored().reading({name: each.rows for name, each in judged.items()})
         names, reasons = _chosen(stored, scope)
         title = "Comparing the online store with the offline store" if scope.dry_run else "Repairing the online store"
         with step(title) as progress, closing(BlockingRedisOnlineStore(url)) as store:
             choice = RepairChoice(scope.as_of, reasons, scope.dry_run)
-            repair = OnlineRepair(store, stored, choice, pace=Pace(scope.rows_per_s), progress=progress.note)
+            repair = OnlineRepair(
+                store, stored, choice, clock=scope.clock, pace=Pace(scope.rows_per_s), progress=progress.note
+            )
             with _Audit(workspace, stored.project, repair, scope, reason):
                 _repair(workspace, scope, repair, stored, names, partial(OnlineScan, store, url, stored.project))
             findings = repair.findings
@@ -67,7 +75,7 @@ def run_repair(workspace: Workspace, scope: RepairScope, *, reason: str) -> dict
     about = {
         "project": stored.project,
         "as_of": format_timestamp(scope.as_of),
-        "began_at": format_timestamp(began),
+        "began_at": format_timestamp(scope.began),
         "ended_at": format_timestamp(system_clock()),
         "dry_run": scope.dry_run,
         "causes": sorted(reasons),
@@ -132,7 +140,8 @@ def _chosen(stored: StoredProject, scope: RepairScope) -> tuple[list[str], froze
     """Names in the store of the views that are looked at, and the reasons that are acted on."""
     if scope.report is None:
         views = [stored.stored_name(each) for each in scope.views] or list(stored.views)
-        return list(dict.fromkeys(views)), chosen_reasons(scope.causes)
+        of_now = scope.as_of == scope.began
+        return list(dict.fromkeys(views)), chosen_reasons(scope.causes, of_now=of_now)
     found = _of_check(scope.report)
     pairs = [(stored.aliases[view], cause) for view, cause in found if view in stored.aliases and cause in REMEDIES]
     if not pairs:

@@ -20,6 +20,8 @@ from skewless.training.intervals import LEVEL, share_below
 ALPHA = 1.0 - LEVEL
 _REACH = NormalDist().inv_cdf(0.5 + LEVEL / 2.0)
 _SEED = 20_130_501
+_ODDS_MAX = 500.0
+"""Log-odds beyond which a share is 0 or 1 as far as numbers go, and exponentials begin to overflow."""
 
 
 class Validity(StrEnum):
@@ -111,23 +113,41 @@ def clustered_auroc_bounds(
     return _in_log_odds(value, max(clustered, independent))
 
 
-def average_precision_bounds(table: ScoreTable, *, design: float) -> Bounded | None:
+def average_precision_bounds(table: ScoreTable, value: float, *, design: float) -> Bounded | None:
     """A bootstrap interval from counts, the same for the same counts; None with fewer than two positives.
 
-    Rows are drawn anew as Poisson counts, of as many rows as they count for by the design effect.
+    Rows are drawn anew as Poisson counts. A design effect widens the interval in the log-odds. Drawing fewer rows
+    would not do: an average precision of few positives is biased upwards, and with none there is none.
     """
     judged = table.judged()
     if judged.positives.sum() < 2.0:
         return None
     random = np.random.default_rng(_SEED)
-    found = []
+    found = [value]
     for _ in range(MODEL_METRIC_RESAMPLES):
-        drawn = [random.poisson(each / design) for each in (judged.positives, judged.negatives)]
-        value = average_precision_of_counts(*drawn)
-        if value is not None:
-            found.append(value)
+        drawn = average_precision_of_counts(random.poisson(judged.positives), random.poisson(judged.negatives))
+        if drawn is not None:
+            found.append(drawn)
     low, high = np.quantile(found, [ALPHA / 2.0, 1.0 - ALPHA / 2.0])
-    return Bounded(float(low), float(high), Validity.POINTWISE)
+    reach = float(np.sqrt(design))
+    return Bounded(
+        _stretched(value, min(float(low), value), reach),
+        _stretched(value, max(float(high), value), reach),
+        Validity.POINTWISE,
+    )
+
+
+def _stretched(value: float, edge: float, reach: float) -> float:
+    """An edge as many times as far from the value in the log-odds; 0 and 1 are as far as it goes, and stay.
+
+    >>> round(_stretched(0.5, 0.8, 2.0), 6)
+    0.941176
+    """
+    if not (0.0 < value < 1.0 and 0.0 < edge < 1.0):
+        return edge
+    middle = np.log(value / (1.0 - value))
+    odds = np.clip(middle + reach * (np.log(edge / (1.0 - edge)) - middle), -_ODDS_MAX, _ODDS_MAX)
+    return float(1.0 / (1.0 + np.exp(-odds)))
 
 
 def mean_pointwise(value: float, variance: float) -> Bounded:

@@ -82,7 +82,8 @@ def _average_precision(cell: Cell) -> Metric:
     reason = (
         None if cell.exact else f"from score bins: within {cell.table.average_precision_within():.2g} of the rows' own"
     )
-    return Metric("average_precision", value, average_precision_bounds(cell.table, design=cell.brier.design), reason)
+    bounds = average_precision_bounds(cell.table, value, design=cell.brier.design)
+    return Metric("average_precision", value, bounds, reason)
 
 
 def _of_threshold(cell: Cell) -> Iterator[Metric]:

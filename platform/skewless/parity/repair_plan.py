@@ -20,7 +20,7 @@ from skewless.features.contract import ViewRead
 from skewless.features.frame import NO_EVENT_TIME, FeatureFrame
 from skewless.features.stored_hashes import Leftover
 from skewless.features.visibility import is_stale
-from skewless.parity.causes import CAUSES, PENDING, Cause
+from skewless.parity.causes import CAUSE_CODE, CAUSES, PENDING, Cause
 from skewless.parity.compare import differing_rows, equal_columns
 from skewless.parity.equality import Mask
 from skewless.parity.evidence import Versions
@@ -30,7 +30,7 @@ ANY = "any"
 EXPIRED = "expired"
 """A row past its view's ttl of which the source has nothing any more; of parity's causes it is `extra_online`."""
 PENDING_REASON = "pending"
-"""Newer than all of its view's source, as in a check; never repaired."""
+"""Newer than all of its view's source, as in a check, or come since the repair's moment; never repaired."""
 
 
 class Action(StrEnum):
@@ -77,19 +77,22 @@ REMEDIES: Mapping[str, Remedy] = {
 """What can be repaired, in the order in which it is told; no other reason can, because no row is wrong for it."""
 
 _REASON_CODE = {reason: code for code, reason in enumerate(REMEDIES)}
+_LEAK_CODE = _REASON_CODE[Cause.FUTURE_LEAK]
 REASONS: tuple[str, ...] = (*REMEDIES, PENDING_REASON)
 """Arrays of reasons hold indexes into this."""
 _PENDING_CODE = len(REMEDIES)
 
 
-def chosen_reasons(names: Iterable[str]) -> frozenset[str]:
+def chosen_reasons(names: Iterable[str], *, of_now: bool = True) -> frozenset[str]:
     """The reasons that a repair acts on: those that need somebody where none is named; `any` is all of them.
 
-    Raises InvalidRequest for a name that stands for nothing.
+    As of another moment than now (not `of_now`) what is newer than that moment may well be right today, so it is left
+    alone unless it is named. Raises InvalidRequest for a name that stands for nothing.
     """
     named = tuple(names)
     if not named:
-        return frozenset(reason for reason, remedy in REMEDIES.items() if remedy.by_default)
+        default = frozenset(reason for reason, remedy in REMEDIES.items() if remedy.by_default)
+        return default if of_now else default - {Cause.FUTURE_LEAK}
     unknown = [each for each in named if each not in REMEDIES and each != ANY]
     if unknown:
         allowed = ", ".join(f"`{each}`" for each in (ANY, *REMEDIES))
@@ -129,26 +132,42 @@ def explain(
     sides: tuple[FeatureFrame, FeatureFrame],
     as_of: int,
     *,
+    read_at: int,
     versions: Versions | None,
     state: ViewState,
 ) -> Difference:
     """Why `rows`, found by `questions`, differ at `as_of` (µs). `sides` are online and offline, both without a ttl.
 
-    Whatever is wrong with several columns of a row, the row has the first reason in precedence.
+    `read_at` (µs) is the time once the online side had been read: what is of the future at `as_of` and no longer then
+    has come meanwhile, and is pending. Whatever is wrong with several columns of a row, the row has the first reason in
+    precedence.
     """
     online, offline = sides
-    moments = np.full(online.rows, as_of, dtype=np.int64)
     different = differing(view, online, offline, equal_columns(online, offline))
     # Of whatever age: a store holds the newest row, and its reader says that it is stale.
     ageless = replace(view, ttl_us=0)
-    codes = stored_causes(ageless, rows, online, offline, moments, different=different, versions=versions, state=state)
-    first = np.min([each[rows] for each in codes.values()], axis=0)
+
+    def codes_at(moment: int) -> NDArray[np.uint8]:
+        """The first cause of each of `rows` for somebody who asks at a moment."""
+        moments = np.full(online.rows, moment, dtype=np.int64)
+        found = stored_causes(
+            ageless, rows, online, offline, moments, different=different, versions=versions, state=state
+        )
+        return np.asarray(np.min([each[rows] for each in found.values()], axis=0), dtype=np.uint8)
+
+    first = codes_at(as_of)
     served, there = online.event_times[view.name][rows], offline.event_times[view.name][rows]
-    reasons = [
-        _reason(code, view.ttl_us, as_of, online_time, offline_time)
-        for code, online_time, offline_time in zip(first.tolist(), served.tolist(), there.tolist(), strict=True)
-    ]
-    return Difference(rows, np.array(reasons, dtype=np.uint8), {name: mask[rows] for name, mask in different.items()})
+    reasons = np.array(
+        [
+            _reason(code, view.ttl_us, as_of, online_time, offline_time)
+            for code, online_time, offline_time in zip(first.tolist(), served.tolist(), there.tolist(), strict=True)
+        ],
+        dtype=np.uint8,
+    )
+    leaked = reasons == _LEAK_CODE
+    if read_at > as_of and leaked.any():
+        reasons[leaked & (codes_at(read_at) != CAUSE_CODE[Cause.FUTURE_LEAK])] = _PENDING_CODE
+    return Difference(rows, reasons, {name: mask[rows] for name, mask in different.items()})
 
 
 def _reason(code: int, ttl_us: int, as_of: int, online: int, offline: int) -> int:

@@ -128,7 +128,9 @@ def _reason_json(view: str, reason: str, found: _Found) -> dict[str, Any]:
         "removed": found.removed,
         "changed_meanwhile": found.overtaken,
         "left": found.left,
-        "repair": remedy.does if remedy else "none: the source has not got so far yet",
+        "repair": remedy.does
+        if remedy
+        else "none: its source has not got so far yet, or it came while the repair went on",
         "lasting": remedy is None or remedy.lasting,
         "examples": found.examples,
     }

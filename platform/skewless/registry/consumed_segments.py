@@ -266,11 +266,29 @@ def is_settled_from_store(transaction: Transaction, group: str, segment: str, ta
     return row is not None and any(name.startswith(f"{table}{_DAY_MARK}") for name in row.taken)
 
 
+def streamed_rows(transaction: Transaction, group: str, segment: str) -> int | None:
+    """How many rows of a segment a stream brought, before those that are being taken; None where any were taken from
+    the log store, which then goes by what came by the stream."""
+    row = transaction.get(ConsumedSegmentRow, (group, segment))
+    if row is None:
+        return 0
+    return None if _has_days(row) else _streamed(row)
+
+
+def _has_days(row: ConsumedSegmentRow) -> bool:
+    return any(_DAY_MARK in name for name in row.taken)
+
+
+def _streamed(row: ConsumedSegmentRow) -> int:
+    # A day that the store brought is of a table that the stream brings too: it would count twice.
+    return sum(rows_in(ranges) for name, ranges in _ranges(row.taken).items() if _DAY_MARK not in name)
+
+
 def _is_left(row: ConsumedSegmentRow, stored: StoredRows) -> bool:
     if stored.name in row.taken:
         return False
     # All of it came by the stream, unless a part was settled from the store: that part's rows came from both.
-    return not row.whole or any(_DAY_MARK in name for name in row.taken)
+    return not row.whole or _has_days(row)
 
 
 def _locked(session: Session, group: str, rows: DeliveredRows, now: Micros) -> tuple[ConsumedSegmentRow, bool]:
@@ -325,5 +343,5 @@ def _ranges(taken: Mapping[str, Any]) -> dict[str, tuple[RowRange, ...]]:
 def _note(row: ConsumedSegmentRow, table: str, ranges: Sequence[RowRange], now: Micros) -> None:
     # A new dictionary: changes within the old one would not be seen.
     row.taken = {**row.taken, table: [list(each) for each in ranges]}
-    row.whole = sum(rows_in(each) for each in _ranges(row.taken).values()) >= row.segment_rows
+    row.whole = _streamed(row) >= row.segment_rows
     row.changed_time = now

@@ -73,7 +73,8 @@ def add_counts(
     for each in counted:
         late += _add_tallies(session, each, row.sealed_us)
         _add_words(session, each)
-    newest_us = max([row.newest_us, *(each.counts.newest_us for each in counted)])
+    # No further than the clock: a gateway whose clock is some seconds ahead would make the rows of all others late.
+    newest_us = min(max([row.newest_us, *(each.counts.newest_us for each in counted)]), now)
     sealed_us = max(row.sealed_us, sealing.until(newest_us)) if newest_us > NEVER else row.sealed_us
     has_sealed = sealed_us > row.sealed_us
     row.newest_us, row.sealed_us = newest_us, sealed_us

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session, undefer
 
+from skewless.canonical_json import Digest
 from skewless.drift.alarms import Alarm, Reading
 from skewless.drift.season import Grade
 from skewless.drift.traffic import ALL
@@ -58,6 +59,15 @@ class StoredWatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a key's windows are scored, and by what they were cut."""
+
+    next_start_us: int
+    window_us: int
+    slices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredWindows:
     """Readings of the windows that follow, None for those that are left out, by the beginnings of all of them."""
 
@@ -75,6 +85,16 @@ class DriftScores(RegistryPart):
         """By endpoint, until when windows are sealed (µs)."""
         with self._transactions.read() as session:
             return {row.endpoint_name: row.sealed_us for row in session.scalars(select(DriftEndpointRow))}
+
+    def reached(self) -> dict[DriftKey, Reached]:
+        """How far every key is that was ever scored."""
+        row = DriftStateRow
+        wanted = select(row.endpoint_name, row.bundle_digest, row.role, row.next_start_us, row.window_us, row.slices)
+        with self._transactions.read() as session:
+            return {
+                DriftKey(endpoint, Digest(bundle), role): Reached(next_start_us, window_us, tuple(slices))
+                for endpoint, bundle, role, next_start_us, window_us, slices in session.execute(wanted)
+            }
 
     def watch(self, key: DriftKey) -> StoredWatch | None:
         """What is kept of a key's watch."""

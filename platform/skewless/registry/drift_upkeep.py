@@ -4,11 +4,11 @@ A day of one bundle in one role is merged in one transaction; counts are added u
 are gone are merged too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from skewless.canonical_json import Digest
@@ -18,9 +18,12 @@ from skewless.registry.drift_records import DriftKey
 from skewless.registry.drift_tables import (
     DriftAlarmRow,
     DriftEndpointRow,
+    DriftRecountRow,
+    DriftStateRow,
     DriftTallyRow,
     DriftWindowRow,
     DriftWordRow,
+    is_fine,
 )
 from skewless.registry.transactions import RegistryPart
 from skewless.timestamps import DAY_US, HOUR_US
@@ -33,15 +36,19 @@ class DriftUpkeep(RegistryPart):
         """Merge the windows of one day that is old enough, and forget what is too old; whether there was any."""
         with self._transactions.read() as session:
             newest = {row.endpoint_name: row.newest_us for row in session.scalars(select(DriftEndpointRow))}
-            found = next((each for each in newest.items() if _oldest_fine(session, *each) is not None), None)
-            start_us = None if found is None else _oldest_fine(session, *found)
-        if found is None or start_us is None:
+            oldest = ((endpoint, _oldest_fine(session, endpoint, newest[endpoint])) for endpoint in sorted(newest))
+            found = next(((endpoint, start_us) for endpoint, start_us in oldest if start_us is not None), None)
+        if found is None:
             return False
-        self._merge(found[0], start_us // DAY_US * DAY_US)
+        self._merge(found[0], found[1] // DAY_US * DAY_US)
         return True
 
-    def forget(self) -> None:
-        """Forget hours, alarms and words that are older than they are kept."""
+    def forget(self, active: Collection[DriftKey]) -> None:
+        """Forget hours, alarms and words that are older than they are kept, and what detectors remember of bundles.
+
+        A detector's state goes with the last counts of its bundle. Its calibration, which is large, goes once it was
+        not scored for as long as windows are kept one by one, and is not among those that are `active`.
+        """
         with self._transactions.write() as session:
             for row in session.scalars(select(DriftEndpointRow)).all():
                 before = row.newest_us - DRIFT_COARSE_DAYS * DAY_US
@@ -52,6 +59,18 @@ class DriftUpkeep(RegistryPart):
                     (DriftWordRow, DriftWordRow.last_us),
                 ):
                     session.execute(delete(table).where(table.endpoint_name == row.endpoint_name, moment < before))
+            for state in (DriftStateRow, DriftRecountRow):
+                session.execute(delete(state).where(~_has_counts(state)))
+            for key in self._calibrated_long_ago(session):
+                if key not in active:
+                    session.execute(update(DriftStateRow).where(*_is_key(DriftStateRow, key)).values(calibration=None))
+
+    def _calibrated_long_ago(self, session: Session) -> list[DriftKey]:
+        before = self._clock() - DRIFT_FINE_DAYS * DAY_US
+        wanted = select(DriftStateRow.endpoint_name, DriftStateRow.bundle_digest, DriftStateRow.role).where(
+            DriftStateRow.computed_time < before, DriftStateRow.calibration.is_not(None)
+        )
+        return [DriftKey(endpoint, Digest(bundle), role) for endpoint, bundle, role in session.execute(wanted)]
 
     def _merge(self, endpoint: str, day_us: int) -> None:
         with self._transactions.write() as session:
@@ -67,13 +86,27 @@ class DriftUpkeep(RegistryPart):
                 _merge_windows(session, key, day_us)
 
 
+def _has_counts(table: type[DriftStateRow | DriftRecountRow]) -> ColumnElement[bool]:
+    """Whether anything is counted of the key of a row of a table."""
+    same = [
+        DriftTallyRow.endpoint_name == table.endpoint_name,
+        DriftTallyRow.bundle_digest == table.bundle_digest,
+        DriftTallyRow.role == table.role,
+    ]
+    return select(DriftTallyRow.rows).where(*same).exists()
+
+
+def _is_key(table: type[DriftStateRow | DriftTallyRow | DriftWindowRow], key: DriftKey) -> list[ColumnElement[bool]]:
+    return [table.endpoint_name == key.endpoint, table.bundle_digest == key.bundle, table.role == key.role]
+
+
 def _oldest_fine(session: Session, endpoint: str, newest_us: int) -> int | None:
     """The beginning of the oldest window that is old enough to be merged."""
     before = (newest_us - DRIFT_FINE_DAYS * DAY_US) // DAY_US * DAY_US
     wanted = (
         select(DriftTallyRow.window_start_us)
         .where(DriftTallyRow.endpoint_name == endpoint, DriftTallyRow.window_start_us < before)
-        .where(DriftTallyRow.window_us < HOUR_US)
+        .where(is_fine(DriftTallyRow.window_us))
         .order_by(DriftTallyRow.window_start_us)
         .limit(1)
     )
@@ -85,12 +118,12 @@ def _fine_of_day(table: type[DriftTallyRow | DriftWindowRow], endpoint: str, day
         table.endpoint_name == endpoint,
         table.window_start_us >= day_us,
         table.window_start_us < day_us + DAY_US,
-        table.window_us < HOUR_US,
+        is_fine(table.window_us),
     ]
 
 
 def _of_key(table: type[DriftTallyRow | DriftWindowRow], key: DriftKey, day_us: int) -> list[Any]:
-    return [*_fine_of_day(table, key.endpoint, day_us), table.bundle_digest == key.bundle, table.role == key.role]
+    return [*_fine_of_day(table, key.endpoint, day_us), *_is_key(table, key)]
 
 
 def _merge_tallies(session: Session, key: DriftKey, day_us: int) -> None:
@@ -98,9 +131,7 @@ def _merge_tallies(session: Session, key: DriftKey, day_us: int) -> None:
     # Hours of the same day that an earlier, longer window left are added to, not put beside.
     hours = session.scalars(
         select(DriftTallyRow).where(
-            DriftTallyRow.endpoint_name == key.endpoint,
-            DriftTallyRow.bundle_digest == key.bundle,
-            DriftTallyRow.role == key.role,
+            *_is_key(DriftTallyRow, key),
             DriftTallyRow.window_us == HOUR_US,
             DriftTallyRow.window_start_us >= day_us,
             DriftTallyRow.window_start_us < day_us + DAY_US,

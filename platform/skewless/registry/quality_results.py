@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from skewless.errors import Conflict, NotFound
@@ -49,7 +50,8 @@ class ResultRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One batch that was judged. `batch` says where its rows are from; `duration_us` is how long judging took."""
+    """One batch that was judged, or a part of a large one. `batch` says where its rows are from; `duration_us` is how
+    long judging took. Parts of one batch have the same view, origin, `as_of` and `time`."""
 
     id: str
     view: str
@@ -137,12 +139,18 @@ class QualityResults(RegistryPart):
             return tuple(_run(row) for row in session.scalars(wanted))
 
     def last_runs(self) -> tuple[RunRecord, ...]:
-        """The newest run of every view with its results, by view; of rows set aside before, none counts."""
+        """The newest batch of every view with its results, by view; of rows set aside before, none counts.
+
+        Of a batch that was judged in parts it is the worst part's run, with what all parts come to together.
+        """
         newest = select(func.max(QualityRunRow.id)).where(QualityRunRow.origin != REPLAY).group_by(QualityRunRow.view)
-        wanted = select(QualityRunRow).where(QualityRunRow.id.in_(newest)).order_by(QualityRunRow.view)
+        last = select(QualityRunRow).where(QualityRunRow.id.in_(newest)).subquery()
+        of_batch = [QualityRunRow.__table__.c[name] == last.c[name] for name in _BATCH_FIELDS]
+        wanted = select(QualityRunRow).join(last, and_(*of_batch)).order_by(QualityRunRow.view, QualityRunRow.id)
         with self._transactions.read() as session:
             rows = session.scalars(wanted.options(selectinload(QualityRunRow.results)))
-            return tuple(_run(row, results=True) for row in rows)
+            runs = [_run(row, results=True) for row in rows]
+        return tuple(_together(list(parts)) for _, parts in groupby(runs, key=lambda each: each.view))
 
     def run(self, prefix: str) -> RunRecord:
         """A run by its id, or by the beginning of it, with its results. Raises NotFound."""
@@ -245,6 +253,38 @@ def _forget(session: Session, view: str, runs_kept: int) -> None:
         session.execute(delete(QualityRunRow).where(QualityRunRow.id.in_(old)))
 
 
+def _together(parts: Sequence[RunRecord]) -> RunRecord:
+    """All parts of a batch as one: as bad as the worst of them, whose id, place and words it has.
+
+    Where one stops, nothing of the batch is set aside.
+    """
+    ordered = sorted(parts, key=lambda each: -each.decision.rank)
+    worst = ordered[0]
+    if len(ordered) == 1:
+        return worst
+    found: dict[tuple[int, str], list[tuple[int, ResultRecord]]] = {}
+    for part in ordered:
+        for each in part.results:
+            found.setdefault((each.position, each.type), []).append((part.rows, each))
+    return replace(
+        worst,
+        rows=sum(each.rows for each in parts),
+        set_aside=0 if worst.decision is Decision.STOP else sum(each.set_aside for each in parts),
+        duration_us=sum(each.duration_us for each in parts),
+        results=tuple(_result_together(found[key]) for key in sorted(found)),
+    )
+
+
+def _result_together(results: Sequence[tuple[int, ResultRecord]]) -> ResultRecord:
+    """One expectation over the parts of so many rows: the worst part's, with the rows of all that do not meet it."""
+    worst = max((each for _, each in results), key=lambda each: (not each.success, Decision(each.follows).rank))
+    counted = [(rows, each.unexpected) for rows, each in results if each.unexpected is not None]
+    if not counted:
+        return worst
+    unexpected = sum(each for _, each in counted)
+    return replace(worst, unexpected=unexpected, unexpected_share=unexpected / max(sum(rows for rows, _ in counted), 1))
+
+
 def _run_row(run: RunRecord) -> QualityRunRow:
     values = {name: getattr(run, name) for name in _RUN_FIELDS}
     return QualityRunRow(**{**values, "decision": run.decision.value})
@@ -280,6 +320,8 @@ def _fields(record: type, *, without: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(name for name in record.__dataclass_fields__ if name not in without)  # type: ignore[attr-defined]  # a dataclass
 
 
+_BATCH_FIELDS = ("view", "origin", "as_of", "time")
+"""What parts of one batch have in common."""
 _RUN_FIELDS = _fields(RunRecord, without=("results",))
 _RESULT_FIELDS = _fields(ResultRecord)
 _QUARANTINE_FIELDS = _fields(QuarantineRecord)
