@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import NewType
 
+from skewless.errors import InvalidRequest
+
 Micros = NewType("Micros", int)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,3 +56,18 @@ def format_timestamp(moment: int) -> str:
     '1970-01-01T00:00:00Z'
     """
     return from_micros(moment).isoformat().replace("+00:00", "Z")
+
+
+def given_moment(moment: datetime | str | None, *, path: str) -> Micros | None:
+    """Microseconds of what a program gave as `path`: a datetime with a zone, or text as `parse_timestamp` has it.
+
+    None stays None. Raises InvalidRequest for anything else.
+    """
+    try:
+        return parse_timestamp(moment) if isinstance(moment, str) else None if moment is None else to_micros(moment)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{moment!r} is no time: {error}",
+            path=path,
+            allowed="a datetime with a time zone, or text such as 2013-05-01T00:00:00Z",
+        ) from error

@@ -18,6 +18,7 @@ import redis
 from feast import ValueType
 
 from harness.feature_repository import FEAST_WARNS
+from harness.hurt_store import key_of
 from harness.parity_world import (
     FUNCTION,
     ParityWorld,
@@ -29,8 +30,8 @@ from harness.parity_world import (
     weather,
 )
 from harness.servers import ValkeyServer
-from skewless.features.contract import Action, FeatureContract, Policy
-from skewless.features.redis_layout import KeyTemplate, feature_field
+from skewless.features.contract import Action, Policy
+from skewless.features.redis_layout import feature_field
 from skewless.parity.causes import CAUSES, Cause
 from skewless.parity.explanation import explain_value
 
@@ -92,13 +93,12 @@ def _first_sources() -> dict[str, list[Row]]:
 
 def _hurt(world: ParityWorld) -> None:
     """Everything that goes wrong after the second materialization."""
-    contract = world.contract()
     store: Any = redis.Redis.from_url(world.url)  # whose stubs know no keys of bytes
     for station in ("lost", "expired"):
-        store.delete(_key(contract, "weather", station))
-    store.hdel(_key(contract, "weather", "fieldless"), feature_field("weather", "sky"))
-    store.hset(_key(contract, "weather", "retyped"), feature_field("weather", "wind"), b"\x12\x01x")
-    store.delete(_key(contract, "leg", "keyed", 1))
+        store.delete(key_of(world, "weather", station))
+    store.hdel(key_of(world, "weather", "fieldless"), feature_field("weather", "sky"))
+    store.hset(key_of(world, "weather", "retyped"), feature_field("weather", "wind"), b"\x12\x01x")
+    store.delete(key_of(world, "leg", "keyed", 1))
     store.close()
     world.push("leg", [leg("keyed", 1, 5)], key_types={"line": ValueType.INT32})
     world.push(
@@ -118,15 +118,6 @@ def _hurt(world: ParityWorld) -> None:
     rows = [row for row in world.rows["weather"] if row["station"] != "deleted"]
     kept = [row for row in rows if not (row["station"] == "restated" and row["temp"] == 2.0)]
     world.write_sources(weather=[*kept, weather("restated", 9.8, 13, temp=7.0)])
-
-
-def _key(contract: FeatureContract, view: str, *values: object) -> bytes:
-    read = next(each for each in contract.views if each.name == view)
-    template = KeyTemplate.compile(read.join_keys, contract.project)
-    by_name = dict(zip(("station", "line"), values, strict=False))
-    ordered = tuple(by_name[name] for name in template.names)
-    (key,) = template.keys([ordered if len(ordered) > 1 else ordered[0]])
-    return key
 
 
 @pytest.fixture(scope="module")

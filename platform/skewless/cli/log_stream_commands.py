@@ -14,7 +14,6 @@ from skewless.cli.workspace import Workspace
 from skewless.errors import InvalidRequest, NotFound
 from skewless.limits import MIB, STREAM_BYTES_MIN
 from skewless.registry.consumed_segments import ConsumedSegments
-from skewless.registry.database import engine
 
 if TYPE_CHECKING:
     # Loads Arrow, which the other commands of the group need not wait for.
@@ -92,7 +91,7 @@ def _opened(workspace: Workspace, url: str | None, name: str | None) -> Iterator
 
 def _missed(workspace: Workspace, groups: tuple["GroupState", ...]) -> dict[str, int]:
     """Segments by group that lie in gaps of what it has taken, as far as the registry's database knows."""
-    with closing(ConsumedSegments(engine(workspace.settings.registry_url))) as ledger:
+    with workspace.kept(ConsumedSegments) as ledger:
         return {group.name: sum(gap.last - gap.first + 1 for gap in ledger.gaps(group.name)) for group in groups}
 
 

@@ -11,7 +11,6 @@ from skewless.cli.workspace import Workspace
 from skewless.model_metrics.history import compare_counters, counter_totals, estimate_errors
 from skewless.model_metrics.judged import ALL
 from skewless.model_metrics.records import MetricRecord
-from skewless.registry.database import engine
 from skewless.registry.model_metrics import ModelMetrics
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
@@ -49,8 +48,7 @@ def show(
     workspace = Workspace()
     with workspace.registry() as registry:
         references = {digest: registry.bundle(digest).metrics for digest in registry.endpoint(endpoint).names}
-    store = ModelMetrics(engine(workspace.settings.registry_url))
-    try:
+    with workspace.kept(ModelMetrics) as store:
         found = store.metrics(
             endpoint,
             start=None if since is None else moment(since, option="--since"),
@@ -58,8 +56,6 @@ def show(
             slice_called=None if slices else slice_called,
             bundle=bundle,
         )
-    finally:
-        store.close()
     if slices:
         _show_slices(found, as_json=as_json)
         return
@@ -88,23 +84,20 @@ def compute(endpoint: str, as_json: bool) -> None:
     workspace = Workspace()
     with workspace.registry(create=True) as registry:
         record = registry.endpoint(endpoint)
-    store = ModelMetrics(engine(workspace.settings.registry_url))
-    try:
-        with (
-            step(f"Computing metrics of {endpoint}") as progress,
-            open_log(workspace.home.predictions, workspace.settings.log_store_address) as log,
-        ):
-            kept = keep_endpoint_up(
-                record,
-                log,
-                store,
-                BundleLabels(workspace.artifacts),
-                now=system_clock(),
-                periods_max=MODEL_METRIC_PERIODS_MAX,
-            )
-            progress.note(f"{kept.computed:,} periods")
-    finally:
-        store.close()
+    with (
+        workspace.kept(ModelMetrics) as store,
+        step(f"Computing metrics of {endpoint}") as progress,
+        open_log(workspace.home.predictions, workspace.settings.log_store_address) as log,
+    ):
+        kept = keep_endpoint_up(
+            record,
+            log,
+            store,
+            BundleLabels(workspace.artifacts),
+            now=system_clock(),
+            periods_max=MODEL_METRIC_PERIODS_MAX,
+        )
+        progress.note(f"{kept.computed:,} periods")
     if as_json:
         print_json({"endpoint": endpoint, "computed": kept.computed, "waiting": kept.waiting})
 

@@ -8,7 +8,6 @@ from skewless.errors import NotFound
 from skewless.monitor_limits import PARITY_EXAMPLES_MAX, PARITY_SHOWN_DAYS
 from skewless.parity.causes import ACCOUNTS, CAUSE_CODE, Cause
 from skewless.parity.tally import LEVELS, Level, Stratum
-from skewless.registry.database import engine
 from skewless.registry.parity_history import ParityExample, ParityHistory, ParityResult, ParityState, added_up
 from skewless.timestamps import DAY_US, SECOND_US, format_timestamp
 
@@ -21,8 +20,7 @@ def read_status(workspace: Workspace, endpoint: str | None = None) -> list[dict[
 
     Raises NotFound where the monitor has not seen a sampled prediction of the endpoint yet.
     """
-    history = ParityHistory(engine(workspace.settings.registry_url))
-    try:
+    with workspace.kept(ParityHistory) as history:
         states = [each for each in history.states() if endpoint in (None, each.endpoint)]
         if endpoint is not None and not states:
             raise NotFound(
@@ -32,8 +30,6 @@ def read_status(workspace: Workspace, endpoint: str | None = None) -> list[dict[
                 "says whether it runs, `skewless endpoint show` how much is sampled",
             )
         return [_status(history, each) for each in states]
-    finally:
-        history.close()
 
 
 def _status(history: ParityHistory, state: ParityState) -> dict[str, Any]:

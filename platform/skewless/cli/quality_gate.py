@@ -12,7 +12,6 @@ from skewless.cli.output import say, step
 from skewless.cli.workspace import Workspace
 from skewless.quality.verdict import Decision
 from skewless.quality.view_schema import ViewSchema, schema_of
-from skewless.registry.database import engine, upgrade
 from skewless.registry.quality_results import QualityResults
 
 if TYPE_CHECKING:
@@ -28,13 +27,8 @@ def quarantine_of(workspace: Workspace) -> Quarantine:
 @contextmanager
 def quality_results(workspace: Workspace, *, create: bool = False) -> Iterator[QualityResults]:
     """Results in the registry database; `create` makes or migrates the home's own (see `Workspace.registry`)."""
-    if create and workspace.settings.database_url is None:
-        upgrade(workspace.settings.registry_url)
-    results = QualityResults(engine(workspace.settings.registry_url))
-    try:
+    with workspace.kept(QualityResults, create=create) as results:
         yield results
-    finally:
-        results.close()
 
 
 @contextmanager

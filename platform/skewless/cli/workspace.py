@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from skewless.adapters.artifact_opening import open_artifact_store
 from skewless.adapters.step_loader import TransformSteps
@@ -45,6 +45,17 @@ _NOWHERE = "127.0.0.1:6379"
 """Feast wants an address even for work that never connects; definitions can be applied while the stack is down."""
 
 
+class Closed(Protocol):
+    """What is closed after use."""
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+Part = TypeVar("Part", bound=Closed)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """One home and one feature repository. Opening a part that is not there raises with what to run first."""
@@ -64,24 +75,22 @@ class Workspace:
     @contextmanager
     def registry(self, *, create: bool = False) -> Iterator[Registry]:
         """The registry. `create` makes or migrates the home's own database; a configured one is its operator's."""
-        if create and self.settings.database_url is None:
-            upgrade(self.settings.registry_url)
-        registry = Registry(engine(self.settings.registry_url))
-        try:
+        with self.kept(Registry, create=create) as registry:
             yield registry
-        finally:
-            registry.close()
 
     @contextmanager
     def snapshots(self, *, create: bool = False) -> Iterator[FeatureSnapshots]:
         """The registry snapshots, in the same database; `create` as for `registry`."""
+        with self.kept(FeatureSnapshots, create=create) as snapshots:
+            yield snapshots
+
+    @contextmanager
+    def kept(self, part: Callable[[Any], Part], *, create: bool = False) -> Iterator[Part]:
+        """Any part of the registry database, closed on leaving; `create` as for `registry`."""
         if create and self.settings.database_url is None:
             upgrade(self.settings.registry_url)
-        snapshots = FeatureSnapshots(engine(self.settings.registry_url))
-        try:
-            yield snapshots
-        finally:
-            snapshots.close()
+        with closing(part(engine(self.settings.registry_url))) as opened:
+            yield opened
 
     @contextmanager
     def log(self) -> Iterator["LogReader"]:

@@ -8,12 +8,11 @@ from typing import Self
 from skewless.adapters import log_reader
 from skewless.adapters.log_rows import LogRows
 from skewless.adapters.outcome_maturity import label_maturity
-from skewless.errors import InvalidRequest
 from skewless.registry.repository import system_clock
 from skewless.serving.label_maturity import LabelMaturity
 from skewless.serving.outcome_terms import OutcomeTerms
 from skewless.settings import Settings, load_settings
-from skewless.timestamps import parse_timestamp, to_micros
+from skewless.timestamps import given_moment
 
 Moment = datetime | str
 """A datetime with a time zone, or RFC 3339 text; a date alone is its UTC midnight."""
@@ -131,11 +130,4 @@ class Log:
 
 
 def _micros(moment: Moment | None) -> int | None:
-    try:
-        return parse_timestamp(moment) if isinstance(moment, str) else None if moment is None else to_micros(moment)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{moment!r} is no time: {error}",
-            path="since, until",
-            allowed="a datetime with a time zone, or text such as 2013-05-01T00:00:00Z",
-        ) from error
+    return given_moment(moment, path="since, until")

@@ -31,7 +31,7 @@ from skewless.registry.drift_records import DriftKey, DriftRecords
 from skewless.registry.model_metrics import ModelMetrics
 from skewless.registry.parity_history import ParityHistory
 from skewless.settings import Settings, load_settings
-from skewless.timestamps import DAY_US, SECOND_US, parse_timestamp, to_micros
+from skewless.timestamps import DAY_US, SECOND_US, given_moment
 
 Moment = datetime | str
 """A datetime with a time zone, or RFC 3339 text; a date alone is its UTC midnight."""
@@ -220,11 +220,4 @@ def _length_us(every: timedelta) -> int:
 
 
 def _micros(moment: Moment | None) -> int | None:
-    try:
-        return parse_timestamp(moment) if isinstance(moment, str) else None if moment is None else to_micros(moment)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{moment!r} is no time: {error}",
-            path="since, until",
-            allowed="a datetime with a time zone, or text such as 2013-05-01T00:00:00Z",
-        ) from error
+    return given_moment(moment, path="since, until")

@@ -7,7 +7,6 @@ Times are of the event, in µs, where they end in `_us`; a `_time` is the clock'
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -22,13 +21,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
+from skewless.registry.column_types import DigestText, EndpointName, Json, RoleName
 from skewless.registry.tables import Base
 from skewless.timestamps import HOUR_US
 
-_Json = JSON(none_as_null=True)
-_Digest = String(64)
-_EndpointName = String(63)
-_Role = String(16)
 _Slice = String(300)
 _Feature = String(255)
 
@@ -51,7 +47,7 @@ class DriftEndpointRow(Base):
 
     __tablename__ = "drift_endpoints"
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     newest_us: Mapped[int] = mapped_column(BigInteger)
     sealed_us: Mapped[int] = mapped_column(BigInteger)
     is_live: Mapped[bool] = mapped_column(Boolean)
@@ -82,17 +78,17 @@ class DriftTallyRow(Base):
         ),
     )
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
-    role: Mapped[str] = mapped_column(_Role, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
+    role: Mapped[str] = mapped_column(RoleName, primary_key=True)
     slice: Mapped[str] = mapped_column(_Slice, primary_key=True)
     window_start_us: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     window_us: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    layout: Mapped[str] = mapped_column(_Digest)
+    layout: Mapped[str] = mapped_column(DigestText)
     rows: Mapped[int] = mapped_column(BigInteger)
     late_rows: Mapped[int] = mapped_column(BigInteger)
     recounted: Mapped[bool] = mapped_column(Boolean)
-    shapes: Mapped[dict[str, Any] | None] = mapped_column(_Json)
+    shapes: Mapped[dict[str, Any] | None] = mapped_column(Json)
     counts: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -101,8 +97,8 @@ class DriftWordRow(Base):
 
     __tablename__ = "drift_words"
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
     feature: Mapped[str] = mapped_column(_Feature, primary_key=True)
     word: Mapped[str] = mapped_column(String(64), primary_key=True)
     rows: Mapped[int] = mapped_column(BigInteger)
@@ -117,9 +113,9 @@ class DriftWindowRow(Base):
     __tablename__ = "drift_windows"
     __table_args__ = (Index(None, "endpoint_name", "window_start_us"),)
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
-    role: Mapped[str] = mapped_column(_Role, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
+    role: Mapped[str] = mapped_column(RoleName, primary_key=True)
     window_start_us: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     window_us: Mapped[int] = mapped_column(BigInteger)
     rows: Mapped[int] = mapped_column(BigInteger)
@@ -127,7 +123,7 @@ class DriftWindowRow(Base):
     leading: Mapped[str] = mapped_column(_Feature)
     is_open: Mapped[bool] = mapped_column(Boolean)
     grade: Mapped[str | None] = mapped_column(String(16))
-    breaks: Mapped[list[dict[str, Any]] | None] = mapped_column(_Json)
+    breaks: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
 
 
 class DriftAlarmRow(Base):
@@ -140,15 +136,15 @@ class DriftAlarmRow(Base):
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName)
-    bundle_digest: Mapped[str] = mapped_column(_Digest)
-    role: Mapped[str] = mapped_column(_Role)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName)
+    bundle_digest: Mapped[str] = mapped_column(DigestText)
+    role: Mapped[str] = mapped_column(RoleName)
     opened_us: Mapped[int] = mapped_column(BigInteger)
     since_us: Mapped[int] = mapped_column(BigInteger)
     closed_us: Mapped[int | None] = mapped_column(BigInteger)
     peak: Mapped[float] = mapped_column(Double)
     calibrated: Mapped[bool] = mapped_column(Boolean)
-    moved: Mapped[list[dict[str, Any]]] = mapped_column(_Json)
+    moved: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     report: Mapped[str | None] = mapped_column(Text)
     told_time: Mapped[int] = mapped_column(BigInteger)
 
@@ -163,11 +159,11 @@ class DriftStateRow(Base):
 
     __tablename__ = "drift_states"
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
-    role: Mapped[str] = mapped_column(_Role, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
+    role: Mapped[str] = mapped_column(RoleName, primary_key=True)
     window_us: Mapped[int] = mapped_column(BigInteger)
-    slices: Mapped[list[str]] = mapped_column(_Json)
+    slices: Mapped[list[str]] = mapped_column(Json)
     next_start_us: Mapped[int] = mapped_column(BigInteger)
     grade: Mapped[str] = mapped_column(String(16))
     height: Mapped[float | None] = mapped_column(Double)
@@ -176,11 +172,11 @@ class DriftStateRow(Base):
     achieved: Mapped[float | None] = mapped_column(Double)
     history_start_us: Mapped[int | None] = mapped_column(BigInteger)
     history_end_us: Mapped[int | None] = mapped_column(BigInteger)
-    levels: Mapped[dict[str, Any]] = mapped_column(_Json)
+    levels: Mapped[dict[str, Any]] = mapped_column(Json)
     problem: Mapped[str | None] = mapped_column(Text)
     computed_time: Mapped[int] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer)
-    state: Mapped[dict[str, Any]] = mapped_column(_Json, deferred=True)
+    state: Mapped[dict[str, Any]] = mapped_column(Json, deferred=True)
     calibration: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
 
     # Two processes that score one window cannot both win.
@@ -206,7 +202,7 @@ class DriftLogTableRow(Base):
     __tablename__ = "drift_log_tables"
 
     path: Mapped[str] = mapped_column(String(300), primary_key=True)
-    files: Mapped[list[str]] = mapped_column(_Json)
+    files: Mapped[list[str]] = mapped_column(Json)
     started_time: Mapped[int] = mapped_column(BigInteger)
     skipped_segments: Mapped[int] = mapped_column(BigInteger)
 
@@ -219,9 +215,9 @@ class DriftRecountRow(Base):
 
     __tablename__ = "drift_recounts"
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
-    role: Mapped[str] = mapped_column(_Role, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
+    role: Mapped[str] = mapped_column(RoleName, primary_key=True)
     since_us: Mapped[int] = mapped_column(BigInteger)
     until_us: Mapped[int] = mapped_column(BigInteger)
     next_us: Mapped[int] = mapped_column(BigInteger)

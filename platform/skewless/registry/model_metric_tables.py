@@ -5,10 +5,10 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, CheckConstraint, Double, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from skewless.registry.column_types import DigestText, EndpointName, RoleName
 from skewless.registry.tables import Base
 
 SLICE_CHARACTERS = 300
-_ENDPOINT = String(63)
 
 
 class ModelMetricRow(Base):
@@ -26,9 +26,9 @@ class ModelMetricRow(Base):
         CheckConstraint("labelled >= 0 AND labelled <= rows", name="labelled_range"),
     )
 
-    endpoint: Mapped[str] = mapped_column(_ENDPOINT, primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
-    role: Mapped[str] = mapped_column(String(16), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(EndpointName, primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
+    role: Mapped[str] = mapped_column(RoleName, primary_key=True)
     slice: Mapped[str] = mapped_column(String(SLICE_CHARACTERS), primary_key=True)
     period_start_us: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     metric: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -56,7 +56,7 @@ class ModelMetricPeriodRow(Base):
 
     __tablename__ = "model_metric_periods"
 
-    endpoint: Mapped[str] = mapped_column(_ENDPOINT, primary_key=True)
+    endpoint: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     period_start_us: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     predictions: Mapped[int] = mapped_column(BigInteger)
     stale: Mapped[bool] = mapped_column(Boolean)
@@ -72,7 +72,7 @@ class ModelMetricProgressRow(Base):
 
     __tablename__ = "model_metric_progress"
 
-    endpoint: Mapped[str] = mapped_column(_ENDPOINT, primary_key=True)
+    endpoint: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     settings: Mapped[str] = mapped_column(String(64))
     outcomes: Mapped[dict[str, Any]] = mapped_column(JSON(none_as_null=True))
     changed_time: Mapped[int] = mapped_column(BigInteger)

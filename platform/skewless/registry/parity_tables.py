@@ -2,15 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, Index, Integer, LargeBinary, String
+from sqlalchemy import BigInteger, CheckConstraint, Double, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from skewless.registry.column_types import DigestText, EndpointName, Json, RowNumber
 from skewless.registry.tables import Base
 
-_Json = JSON(none_as_null=True)
-_RowNumber = BigInteger().with_variant(Integer(), "sqlite")
-_EndpointName = String(63)
-_Digest = String(64)
 _Pass = String(8)
 _View = String(255)
 _Word = String(32)
@@ -26,11 +23,11 @@ class ParityPassRow(Base):
     __tablename__ = "parity_passes"
     __table_args__ = (CheckConstraint("pass_name IN ('then', 'finally')", name="pass_known"),)
 
-    endpoint: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    endpoint: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     pass_name: Mapped[str] = mapped_column(_Pass, primary_key=True)
     start_us: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     end_us: Mapped[int] = mapped_column(BigInteger)
-    steps: Mapped[dict[str, int]] = mapped_column(_Json)
+    steps: Mapped[dict[str, int]] = mapped_column(Json)
     rows: Mapped[int] = mapped_column(BigInteger)
     checked_time: Mapped[int] = mapped_column(BigInteger)
 
@@ -44,10 +41,10 @@ class ParityResultRow(Base):
         Index(None, "endpoint", "pass_name", "period_start_us"),
     )
 
-    endpoint: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    endpoint: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     period_start_us: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     pass_name: Mapped[str] = mapped_column(_Pass, primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
     stratum: Mapped[str] = mapped_column(_Word, primary_key=True)
     level: Mapped[str] = mapped_column(_Word, primary_key=True)
     view: Mapped[str] = mapped_column(_View, primary_key=True)
@@ -68,15 +65,15 @@ class ParityExampleRow(Base):
     __tablename__ = "parity_examples"
     __table_args__ = (Index(None, "endpoint", "view", "cause", "number"),)
 
-    number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
-    endpoint: Mapped[str] = mapped_column(_EndpointName)
+    number: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
+    endpoint: Mapped[str] = mapped_column(EndpointName)
     period_start_us: Mapped[int] = mapped_column(BigInteger)
     pass_name: Mapped[str] = mapped_column(_Pass)
-    bundle_digest: Mapped[str] = mapped_column(_Digest)
+    bundle_digest: Mapped[str] = mapped_column(DigestText)
     view: Mapped[str] = mapped_column(_View)
     cause: Mapped[str] = mapped_column(_Word)
     prediction_id: Mapped[str] = mapped_column(String(200))
-    explanation: Mapped[dict[str, Any]] = mapped_column(_Json)
+    explanation: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
 class ParityStateRow(Base):
@@ -84,6 +81,6 @@ class ParityStateRow(Base):
 
     __tablename__ = "parity_states"
 
-    endpoint: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
-    state: Mapped[dict[str, Any]] = mapped_column(_Json)
+    endpoint: Mapped[str] = mapped_column(EndpointName, primary_key=True)
+    state: Mapped[dict[str, Any]] = mapped_column(Json)
     changed_time: Mapped[int] = mapped_column(BigInteger)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from skewless.registry.column_types import Json
 from skewless.registry.tables import Base
 
-_Json = JSON(none_as_null=True)
 _RunId = String(36)
 _View = String(255)
 
@@ -44,13 +44,13 @@ class QualityResultRow(Base):
     run_id: Mapped[str] = mapped_column(_RunId, ForeignKey("quality_runs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
     type: Mapped[str] = mapped_column(String(100))
-    kwargs: Mapped[dict[str, Any]] = mapped_column(_Json)
+    kwargs: Mapped[dict[str, Any]] = mapped_column(Json)
     severity: Mapped[str] = mapped_column(String(16))
     follows: Mapped[str] = mapped_column(String(16))
     success: Mapped[bool]
     unexpected: Mapped[int | None] = mapped_column(BigInteger)
     unexpected_share: Mapped[float | None] = mapped_column(Double)
-    observed: Mapped[dict[str, Any] | None] = mapped_column(_Json)
+    observed: Mapped[dict[str, Any] | None] = mapped_column(Json)
     told: Mapped[str] = mapped_column(Text)
     hint: Mapped[str] = mapped_column(Text)
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -19,6 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from skewless.registry.column_types import DigestText, EndpointName, Json, RowNumber
+
 CONSTRAINT_NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -28,13 +29,6 @@ CONSTRAINT_NAMES = {
 }
 """Every constraint has a name, so that a later migration can alter it on any database."""
 
-# On PostgreSQL `json` and not `jsonb`: it keeps the text as it was written, so a document is read back bit for bit and
-# its digest holds. A null is the database's own, never the JSON text `null`.
-_Json = JSON(none_as_null=True)
-# SQLite numbers rows by itself only where the key is spelled INTEGER, which is 64 bits wide there.
-_RowNumber = BigInteger().with_variant(Integer(), "sqlite")
-_Digest = String(64)
-_EndpointName = String(63)
 _Name = String(63)
 _RUNNING = text("ended_time IS NULL")
 _NOT_REVOKED = text("revoked_time IS NULL")
@@ -52,15 +46,15 @@ class BundleRow(Base):
     __tablename__ = "bundles"
     __table_args__ = (CheckConstraint("length(digest) = 64", name="digest_length"),)
 
-    digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
+    digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
     name: Mapped[str] = mapped_column(String(200), index=True)
     created_time: Mapped[int] = mapped_column(BigInteger)
     artifact: Mapped[str] = mapped_column(Text)
-    contract_digest: Mapped[str] = mapped_column(_Digest)
-    transform_digest: Mapped[str] = mapped_column(_Digest)
-    signature: Mapped[dict[str, Any]] = mapped_column(_Json)
-    metrics: Mapped[dict[str, Any]] = mapped_column(_Json)
-    provenance: Mapped[dict[str, Any]] = mapped_column(_Json)
+    contract_digest: Mapped[str] = mapped_column(DigestText)
+    transform_digest: Mapped[str] = mapped_column(DigestText)
+    signature: Mapped[dict[str, Any]] = mapped_column(Json)
+    metrics: Mapped[dict[str, Any]] = mapped_column(Json)
+    provenance: Mapped[dict[str, Any]] = mapped_column(Json)
     retired_time: Mapped[int | None] = mapped_column(BigInteger)
 
 
@@ -74,14 +68,14 @@ class EndpointRow(Base):
 
     __tablename__ = "endpoints"
 
-    name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     description: Mapped[str] = mapped_column(Text)
     created_time: Mapped[int] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer)
-    sticky_by: Mapped[list[str] | None] = mapped_column(_Json)
+    sticky_by: Mapped[list[str] | None] = mapped_column(Json)
     label_horizon_us: Mapped[int | None] = mapped_column(BigInteger)
     outcome_window_us: Mapped[int | None] = mapped_column(BigInteger)
-    monitoring: Mapped[dict[str, Any] | None] = mapped_column(_Json)
+    monitoring: Mapped[dict[str, Any] | None] = mapped_column(Json)
     routes: Mapped[list["RouteRow"]] = relationship(lazy="raise", order_by="RouteRow.role")
     experiment: Mapped["ExperimentRow | None"] = relationship(
         lazy="raise",
@@ -105,9 +99,9 @@ class RouteRow(Base):
         CheckConstraint("share >= 0 AND share <= 1", name="share_range"),
     )
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, ForeignKey("endpoints.name"), primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, ForeignKey("endpoints.name"), primary_key=True)
     role: Mapped[str] = mapped_column(String(16), primary_key=True)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("bundles.digest"), index=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, ForeignKey("bundles.digest"), index=True)
     share: Mapped[float] = mapped_column(Double)
     changed_time: Mapped[int] = mapped_column(BigInteger)
     bundle: Mapped[BundleRow] = relationship(lazy="raise", viewonly=True)
@@ -131,7 +125,7 @@ class ExperimentRow(Base):
         ),
     )
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, ForeignKey("endpoints.name"), primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, ForeignKey("endpoints.name"), primary_key=True)
     name: Mapped[str] = mapped_column(_Name, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
     traffic: Mapped[float] = mapped_column(Double)
@@ -139,7 +133,7 @@ class ExperimentRow(Base):
     maximise: Mapped[bool] = mapped_column(Boolean)
     exploration_min: Mapped[float] = mapped_column(Double)
     salt: Mapped[str] = mapped_column(String(200))
-    layout: Mapped[list[list[int]]] = mapped_column(_Json)
+    layout: Mapped[list[list[int]]] = mapped_column(Json)
     half_life_s: Mapped[float | None] = mapped_column(Double)
     started_time: Mapped[int] = mapped_column(BigInteger)
     ended_time: Mapped[int | None] = mapped_column(BigInteger)
@@ -155,11 +149,11 @@ class ArmRow(Base):
         CheckConstraint("share >= 0 AND share <= 1", name="share_range"),
     )
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     experiment_name: Mapped[str] = mapped_column(_Name, primary_key=True)
     name: Mapped[str] = mapped_column(_Name, primary_key=True)
     position: Mapped[int] = mapped_column(Integer)
-    bundle_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("bundles.digest"), index=True)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, ForeignKey("bundles.digest"), index=True)
     share: Mapped[float] = mapped_column(Double)
     bundle: Mapped[BundleRow] = relationship(lazy="raise", viewonly=True)
 
@@ -179,7 +173,7 @@ class ArmCountRow(Base):
         CheckConstraint("successes >= 0 AND successes <= trials", name="successes_range"),
     )
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, primary_key=True)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, primary_key=True)
     experiment_name: Mapped[str] = mapped_column(_Name, primary_key=True)
     segment: Mapped[str] = mapped_column(String(200), primary_key=True)
     arm_name: Mapped[str] = mapped_column(_Name, primary_key=True)
@@ -195,8 +189,8 @@ class RolloutProgressRow(Base):
 
     __tablename__ = "rollout_progress"
 
-    endpoint_name: Mapped[str] = mapped_column(_EndpointName, ForeignKey("endpoints.name"), primary_key=True)
-    state: Mapped[dict[str, Any]] = mapped_column(_Json)
+    endpoint_name: Mapped[str] = mapped_column(EndpointName, ForeignKey("endpoints.name"), primary_key=True)
+    state: Mapped[dict[str, Any]] = mapped_column(Json)
     changed_time: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -206,7 +200,7 @@ class DatasetRow(Base):
     __tablename__ = "datasets"
     __table_args__ = (CheckConstraint("length(digest) = 64", name="digest_length"),)
 
-    digest: Mapped[str] = mapped_column(_Digest, primary_key=True)
+    digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
     name: Mapped[str] = mapped_column(String(200), index=True)
     rows: Mapped[int] = mapped_column(BigInteger)
     start_time: Mapped[int | None] = mapped_column(BigInteger)
@@ -220,10 +214,10 @@ class EvaluationRow(Base):
 
     __tablename__ = "evaluations"
 
-    bundle_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("bundles.digest"), primary_key=True)
-    dataset_digest: Mapped[str] = mapped_column(_Digest, ForeignKey("datasets.digest"), primary_key=True, index=True)
-    metrics: Mapped[dict[str, Any]] = mapped_column(_Json)
-    slices: Mapped[dict[str, Any]] = mapped_column(_Json)
+    bundle_digest: Mapped[str] = mapped_column(DigestText, ForeignKey("bundles.digest"), primary_key=True)
+    dataset_digest: Mapped[str] = mapped_column(DigestText, ForeignKey("datasets.digest"), primary_key=True, index=True)
+    metrics: Mapped[dict[str, Any]] = mapped_column(Json)
+    slices: Mapped[dict[str, Any]] = mapped_column(Json)
     created_time: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -239,9 +233,9 @@ class ApiKeyRow(Base):
         Index("uq_api_keys_name", "name", unique=True, sqlite_where=_NOT_REVOKED, postgresql_where=_NOT_REVOKED),
     )
 
-    hash: Mapped[str] = mapped_column(_Digest, primary_key=True)
+    hash: Mapped[str] = mapped_column(DigestText, primary_key=True)
     name: Mapped[str] = mapped_column(_Name)
-    scopes: Mapped[list[dict[str, Any]]] = mapped_column(_Json)
+    scopes: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     created_time: Mapped[int] = mapped_column(BigInteger)
     expires_time: Mapped[int | None] = mapped_column(BigInteger)
     revoked_time: Mapped[int | None] = mapped_column(BigInteger)
@@ -255,13 +249,13 @@ class AuditEventRow(Base):
     __tablename__ = "audit_events"
     __table_args__ = (Index(None, "subject", "number"), Index(None, "time"))
 
-    number: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    number: Mapped[int] = mapped_column(RowNumber, primary_key=True, autoincrement=True)
     time: Mapped[int] = mapped_column(BigInteger)
     actor: Mapped[str] = mapped_column(String(200))
     action: Mapped[str] = mapped_column(String(32))
     subject: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
-    detail: Mapped[dict[str, Any]] = mapped_column(_Json)
+    detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
 class FeatureSnapshotRow(Base):
@@ -272,11 +266,11 @@ class FeatureSnapshotRow(Base):
 
     project: Mapped[str] = mapped_column(String(255), primary_key=True)
     version: Mapped[int] = mapped_column(Integer)
-    digest: Mapped[str] = mapped_column(_Digest)
-    source: Mapped[str] = mapped_column(_Digest)
+    digest: Mapped[str] = mapped_column(DigestText)
+    source: Mapped[str] = mapped_column(DigestText)
     compiled_at: Mapped[int] = mapped_column(BigInteger)
     checked_at: Mapped[int] = mapped_column(BigInteger)
-    document: Mapped[dict[str, Any]] = mapped_column(_Json, deferred=True)
+    document: Mapped[dict[str, Any]] = mapped_column(Json, deferred=True)
 
     # The version counts changes of the document alone; when it was last checked is no change.
     __mapper_args__ = {"version_id_col": version, "version_id_generator": False}  # noqa: RUF012  # SQLAlchemy's form
@@ -300,6 +294,6 @@ class ConsumedSegmentRow(Base):
     source: Mapped[str] = mapped_column(String(64))
     sequence: Mapped[int] = mapped_column(BigInteger)
     segment_rows: Mapped[int] = mapped_column(BigInteger)
-    taken: Mapped[dict[str, Any]] = mapped_column(_Json)
+    taken: Mapped[dict[str, Any]] = mapped_column(Json)
     whole: Mapped[bool] = mapped_column(Boolean)
     changed_time: Mapped[int] = mapped_column(BigInteger)
