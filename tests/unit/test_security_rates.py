@@ -24,6 +24,7 @@ SECOND = 1_000_000_000
 SOON_S = 60.0
 BURST = 8_000
 """So many that workers without a lock do lose some of each other's requests."""
+ALWAYS = 1_000_000_000
 SPAWNED = multiprocessing.get_context("spawn")
 
 
@@ -181,7 +182,7 @@ def test_where_no_file_can_be_had_each_worker_counts_for_itself(tmp_path: Path, 
 
 
 def _ask(folder: str, tries: int, told: Connection) -> None:
-    rates = SharedRates.open(Path(folder))
+    rates = SharedRates.open(Path(folder), lock_tries=ALWAYS)
     told.send("ready")
     told.recv()
     told.send(_admitted(rates, _caller(ApiRate(0.001, BURST)), tries))
@@ -203,8 +204,8 @@ def test_workers_together_admit_the_burst_once(tmp_path: Path) -> None:
         pipe.send("go")
     assert all(pipe.poll(SOON_S) for pipe in pipes)
     total = sum(pipe.recv() for pipe in pipes)
-    # A worker that lost its processor with a slot locked may be overtaken; without locks it is thousands more.
-    assert BURST <= total <= BURST * 1.01
+    # Who stops asking for a lock may overtake a worker that lost its processor with it; these never stop.
+    assert total == BURST
     for worker in workers:
         worker.join(SOON_S)
 

@@ -60,15 +60,28 @@ class _Bucket:
 class SharedRates:
     """The rates of all callers. Synchronous and quick: a check takes some microseconds, most of them in the kernel."""
 
-    def __init__(self, slots: mmap.mmap, descriptor: int, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        """`descriptor` is of the file behind `slots`; -1 where only this process has them, and needs no lock."""
+    def __init__(
+        self,
+        slots: mmap.mmap,
+        descriptor: int,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        lock_tries: int = RATE_LOCK_TRIES,
+    ) -> None:
+        """`descriptor` is of the file behind `slots`; -1 where only this process has them, and needs no lock.
+
+        `lock_tries`: how often a slot's lock is asked for before the slot is changed without it.
+        """
         self._slots = slots
         self._descriptor = descriptor
         self._clock = clock
+        self._lock_tries = lock_tries
         self._buckets: dict[str, _Bucket] = {}
 
     @classmethod
-    def open(cls, folder: Path, *, clock: Callable[[], int] = time.monotonic_ns) -> Self:
+    def open(
+        cls, folder: Path, *, clock: Callable[[], int] = time.monotonic_ns, lock_tries: int = RATE_LOCK_TRIES
+    ) -> Self:
         """The rates kept in a folder, which gateways of one machine share and which outlive them.
 
         Where the file cannot be had, that is logged, and each worker counts for itself.
@@ -82,7 +95,7 @@ class SharedRates:
             return cls(mmap.mmap(-1, size), -1, clock=clock)
         try:
             _take_space(descriptor, size)
-            return cls(mmap.mmap(descriptor, size), descriptor, clock=clock)
+            return cls(mmap.mmap(descriptor, size), descriptor, clock=clock, lock_tries=lock_tries)
         except OSError as error:
             os.close(descriptor)
             _LOGGER.warning("rates are counted by each worker for itself: %s", error)
@@ -175,7 +188,7 @@ class SharedRates:
     def _lock(self, offset: int) -> bool:
         if self._descriptor < 0:
             return False
-        for _ in range(RATE_LOCK_TRIES):
+        for _ in range(self._lock_tries):
             try:
                 fcntl.lockf(self._descriptor, _EXCLUSIVE, 1, offset)
             except OSError:  # another worker has it, and may be waiting for a processor
