@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from skewless.errors import InvalidRequest, NotFound, SkewlessError, Unauthenticated
 from skewless.limits import ADMIN_BODY_BYTES_MAX
 from skewless_gateway.exposition import OPEN_METRICS, TEXT, wants_open_metrics
-from skewless_gateway.http_message import (
+from skewless_gateway.operations import Operations
+from skewless_http.http_message import (
     REQUEST_ID_HEADER,
     Application,
     HttpRequest,
@@ -21,8 +22,7 @@ from skewless_gateway.http_message import (
     request_id_of,
     send_reply,
 )
-from skewless_gateway.operations import Operations
-from skewless_gateway.problems import problem, problem_of
+from skewless_http.problems import problem, problem_of
 
 _TEXT = b"text/plain; charset=utf-8"
 _OPEN = frozenset({"/healthz", "/readyz"})

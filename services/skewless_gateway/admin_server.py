@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 from skewless.limits import ADMIN_CONNECTIONS_MAX
 from skewless_gateway.admin import admin_app
-from skewless_gateway.http_server import HttpServer
-from skewless_gateway.listening import open_listener
 from skewless_gateway.operations import Operations
 from skewless_gateway.settings import GatewaySettings
+from skewless_http.http_server import HttpServer
+from skewless_http.listening import open_listener
 
 
 @asynccontextmanager

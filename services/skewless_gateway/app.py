@@ -17,10 +17,10 @@ from skewless_gateway import documentation
 from skewless_gateway.asgi import FrontDoor
 from skewless_gateway.edges import oip_documentation
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import Reply
-from skewless_gateway.middleware import RequestEnvelope
-from skewless_gateway.problems import problem
 from skewless_gateway.routes import hot_routes
+from skewless_http.http_message import Reply
+from skewless_http.middleware import RequestEnvelope
+from skewless_http.problems import problem
 
 
 @dataclass(frozen=True, slots=True)

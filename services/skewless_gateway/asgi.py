@@ -21,7 +21,8 @@ from skewless.serving.request_timeout import ENVOY_HEADER, HEADER, read_timeout_
 from skewless.serving.request_trace import AttributeValue
 from skewless.serving.trace_context import TRACEPARENT, TRACESTATE
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import (
+from skewless_gateway.predictions import RequestHead
+from skewless_http.http_message import (
     REQUEST_ID_HEADER,
     Application,
     ClientGone,
@@ -34,11 +35,10 @@ from skewless_gateway.http_message import (
     send_parts,
     send_reply,
 )
-from skewless_gateway.lobby import REFUSED
-from skewless_gateway.predictions import RequestHead
-from skewless_gateway.security.callers import Caller
-from skewless_gateway.security.guard import credential_of
-from skewless_gateway.security.headers import ANSWER_HEADERS, TLS_HEADERS
+from skewless_http.lobby import REFUSED
+from skewless_http.security.callers import Caller
+from skewless_http.security.guard import credential_of
+from skewless_http.security.headers import ANSWER_HEADERS, TLS_HEADERS
 
 PEER = "skewless.peer"
 """Where the server puts the certificate that the caller's connection showed; absent where it showed none."""

@@ -45,14 +45,14 @@ from skewless_gateway.model_servers import ModelServers
 from skewless_gateway.role_watch import RoleWatch, keep_tallies
 from skewless_gateway.route_follower import RouteFollower, RouteState
 from skewless_gateway.routes_copy import RoutesCopy
-from skewless_gateway.security.opening import open_guard
-from skewless_gateway.security.tls import ServerTls
 from skewless_gateway.settings import GatewaySettings
 from skewless_gateway.snapshot_follower import SnapshotFollower
 from skewless_gateway.snapshots_copy import SnapshotsCopy
 from skewless_gateway.telemetry import open_access_log, open_tracing
 from skewless_gateway.traced_parts import Store, TracedBackend, TracedStore
 from skewless_gateway.tracing import Tracing
+from skewless_http.security.opening import open_guard
+from skewless_http.security.tls import ServerTls
 
 SNAPSHOT_WAIT_S = 1.0
 """How long the first bundles wait for the registry snapshots; without them they only read hashes less cleverly."""
@@ -243,7 +243,7 @@ async def _open_beside(
         _go_on(stack, tls.run())
     if settings.grpc_port:
         from skewless_gateway.grpc_server import serving_grpc
-        from skewless_gateway.security.grpc_tls import grpc_credentials
+        from skewless_gateway.grpc_tls import grpc_credentials
 
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         serving = serving_grpc(

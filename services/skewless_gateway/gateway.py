@@ -19,9 +19,9 @@ from skewless_gateway.degraded_parts import model_backend_state, online_store_st
 from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.predictions import PredictionService
 from skewless_gateway.route_follower import RouteFollower
-from skewless_gateway.security.guard import Guard
 from skewless_gateway.snapshot_follower import SnapshotFollower
 from skewless_gateway.tracing import Tracing
+from skewless_http.security.guard import Guard
 
 
 @dataclass(frozen=True, slots=True)

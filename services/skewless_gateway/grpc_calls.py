@@ -12,11 +12,11 @@ from skewless.serving.trace_context import TRACEPARENT, TRACESTATE
 from skewless_gateway.gateway import Gateway
 from skewless_gateway.grpc_metrics import GrpcMetrics
 from skewless_gateway.grpc_status import STATUS_OF_CLASS, details_of, trailers_of
-from skewless_gateway.http_message import request_id_of
 from skewless_gateway.predictions import RequestHead
-from skewless_gateway.problems import problem_members
-from skewless_gateway.security.guard import credential_of
-from skewless_gateway.security.peers import PeerCertificate
+from skewless_http.http_message import request_id_of
+from skewless_http.problems import problem_members
+from skewless_http.security.guard import credential_of
+from skewless_http.security.peers import PeerCertificate
 
 EDGE = "oip_grpc"
 REQUEST_ID_KEY = "x-request-id"

@@ -5,10 +5,10 @@ from typing import Any
 from skewless.errors import NotFound, Unavailable
 from skewless_gateway.exposition import OPEN_METRICS, TEXT, wants_open_metrics
 from skewless_gateway.gateway import Gateway, metrics_text, readiness
-from skewless_gateway.http_message import HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
-from skewless_gateway.problems import problem
 from skewless_gateway.route_follower import ServedEndpoint
+from skewless_http.http_message import HttpRequest, Reply, json_reply
+from skewless_http.problems import problem
 
 
 class Handlers:

@@ -8,9 +8,9 @@ import uvloop
 
 from skewless.errors import SkewlessError
 from skewless.settings import describe
-from skewless_gateway.listening import open_listener
-from skewless_gateway.logs import configure_logging
 from skewless_gateway.settings import GatewaySettings, load_gateway_settings
+from skewless_http.listening import open_listener
+from skewless_http.logs import configure_logging
 
 _LOGGER = logging.getLogger(__name__)
 EXIT_USAGE = 2

@@ -25,10 +25,10 @@ from skewless_gateway.degrade_metrics import PartMetrics, RungMetrics
 from skewless_gateway.edges.batch_metrics import BatchMetrics
 from skewless_gateway.grpc_metrics import GrpcMetrics
 from skewless_gateway.log_metrics import LogMetrics
-from skewless_gateway.metrics_page import page_of
 from skewless_gateway.request_metrics import RequestMetrics
 from skewless_gateway.route_follower import RouteState
-from skewless_gateway.security.metrics import SecurityMetrics
+from skewless_http.metrics_page import page_of
+from skewless_http.security.metrics import SecurityMetrics
 
 _ROLE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 _CALL_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)

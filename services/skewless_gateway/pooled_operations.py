@@ -16,9 +16,9 @@ from skewless.errors import SkewlessError, Unavailable
 from skewless.limits import CONTROL_TIMEOUT_S
 from skewless.stack.supervision import Health
 from skewless_gateway.exposition import joined, merge_expositions
-from skewless_gateway.metrics_page import page_of
 from skewless_gateway.operations import OPEN_METRICS_ASKED, set_log_level
 from skewless_gateway.worker_place import Place
+from skewless_http.metrics_page import page_of
 
 
 class WorkerPool(Protocol):

@@ -18,8 +18,8 @@ from skewless.serving.served_bundle import ServedBundle
 from skewless_gateway.admission import Admission
 from skewless_gateway.metrics import GatewayMetrics, short
 from skewless_gateway.route_follower import RouteFollower, ServedEndpoint
-from skewless_gateway.security.callers import Caller
-from skewless_gateway.security.guard import Guard
+from skewless_http.security.callers import Caller
+from skewless_http.security.guard import Guard
 
 BATCH = "batch"
 """The edge whose requests take no place that another one wants."""

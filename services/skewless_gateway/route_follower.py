@@ -23,8 +23,8 @@ from skewless.serving.instance_fit import misfits
 from skewless.serving.served_bundle import ServedBundle
 from skewless.serving.served_route import ServedRoute
 from skewless_gateway.loaded_bundles import LoadedBundle, LoadedBundles
-from skewless_gateway.polling import Polling
 from skewless_gateway.routes_copy import RoutesCopy
+from skewless_http.polling import Polling
 
 _LOGGER = logging.getLogger(__name__)
 _ROUTES = "routing table"

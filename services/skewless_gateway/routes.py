@@ -11,7 +11,7 @@ from skewless_gateway.edges.tensorflow import tensorflow_routes
 from skewless_gateway.edges.vertex import vertex_routes
 from skewless_gateway.gateway import Gateway
 from skewless_gateway.handlers import Handlers
-from skewless_gateway.problems import problem_of
+from skewless_http.problems import problem_of
 
 GET = ("GET",)
 POST = ("POST",)

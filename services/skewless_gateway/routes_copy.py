@@ -4,7 +4,7 @@ from pathlib import Path
 
 from skewless.errors import InvalidDefinition
 from skewless.rollout.routes import RoutingTable
-from skewless_gateway.local_copy import LocalCopy
+from skewless_http.local_copy import LocalCopy
 
 FILE = "routes.json"
 

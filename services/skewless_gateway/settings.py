@@ -12,8 +12,8 @@ from skewless.limits import ENDPOINT_IN_FLIGHT_MAX, ENDPOINT_QUEUE_MS, MIB, REQU
 from skewless.serving.log_policy import FLUSH_MS, SEGMENT_AGE_S, SPOOL_BYTES_MAX, WhenFull
 from skewless.settings import GATEWAY_PREFIX, STEP_PACKAGES, load_settings, variable_name
 from skewless_gateway.cores import usable_cores
-from skewless_gateway.security.settings import SecuritySettings, is_loopback
 from skewless_gateway.telemetry_settings import TelemetrySettings
+from skewless_http.security.settings import SecuritySettings, is_loopback
 
 VERTEX_VARIABLES = {
     "AIP_HTTP_PORT": "port",

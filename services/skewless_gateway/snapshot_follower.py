@@ -14,8 +14,8 @@ from skewless.features.contract_changes import ContractState, compare_contract
 from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
 from skewless.timestamps import SECOND_US
-from skewless_gateway.polling import Polling
 from skewless_gateway.snapshots_copy import SnapshotsCopy
+from skewless_http.polling import Polling
 
 _LOGGER = logging.getLogger(__name__)
 _COPY_EVERY_S = 60.0

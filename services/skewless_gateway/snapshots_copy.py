@@ -8,7 +8,7 @@ from typing import Any
 from skewless.errors import InvalidDefinition
 from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
-from skewless_gateway.local_copy import LocalCopy
+from skewless_http.local_copy import LocalCopy
 
 FILE = "feature_snapshots.json"
 

@@ -27,19 +27,19 @@ from skewless_gateway.app import create_app
 from skewless_gateway.composition import open_gateway
 from skewless_gateway.control_channel import answer_questions
 from skewless_gateway.gateway import Gateway, metrics_text, readiness
-from skewless_gateway.http_server import HttpServer
-from skewless_gateway.lifecycle import Lifecycle
-from skewless_gateway.listening import ConnectionBoard, Turns, connections_max
-from skewless_gateway.lobby import Lobby
-from skewless_gateway.logs import configure_logging
 from skewless_gateway.operations import OPEN_METRICS_ASKED, set_log_level
 from skewless_gateway.runtime_metrics import RuntimeMetrics
-from skewless_gateway.security.tls import open_tls
-from skewless_gateway.server_metrics import ServerMetrics
 from skewless_gateway.settings import GatewaySettings, load_gateway_settings
 from skewless_gateway.stacks import stacks
 from skewless_gateway.worker_process import WorkerStart
 from skewless_gateway.worker_state import WorkerState
+from skewless_http.http_server import HttpServer
+from skewless_http.lifecycle import Lifecycle
+from skewless_http.listening import ConnectionBoard, Turns, connections_max
+from skewless_http.lobby import Lobby
+from skewless_http.logs import configure_logging
+from skewless_http.security.tls import open_tls
+from skewless_http.server_metrics import ServerMetrics
 
 _LOGGER = logging.getLogger("skewless_gateway.worker")  # whose `__name__` is `__main__` where it is started
 EXIT_USAGE = 2

@@ -42,13 +42,13 @@ from skewless.stack.supervision import (
     started,
 )
 from skewless_gateway.admin_server import admin_server
-from skewless_gateway.lifecycle import Lifecycle
-from skewless_gateway.listening import ConnectionBoard
 from skewless_gateway.pooled_operations import PooledOperations
 from skewless_gateway.settings import GatewaySettings
 from skewless_gateway.worker_place import Place
 from skewless_gateway.worker_process import WorkerCommand, WorkerProcess
 from skewless_gateway.worker_state import WorkerState
+from skewless_http.lifecycle import Lifecycle
+from skewless_http.listening import ConnectionBoard
 
 _LOGGER = logging.getLogger(__name__)
 _TICK_S = 0.05

@@ -10,7 +10,7 @@ from typing import Any
 from harness.gateways import ENDPOINT, GatewayOverFakes
 from harness.polling import SOON_S
 from skewless_gateway.app import create_app
-from skewless_gateway.http_message import Application, Message, Scope
+from skewless_http.http_message import Application, Message, Scope
 
 _EVERY_S = 0.01
 

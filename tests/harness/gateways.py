@@ -46,11 +46,11 @@ from skewless_gateway.metrics import GatewayMetrics
 from skewless_gateway.role_watch import RoleWatch, keep_tallies
 from skewless_gateway.route_follower import RouteFollower
 from skewless_gateway.routes_copy import RoutesCopy
-from skewless_gateway.security.callers import Caller, anonymous
-from skewless_gateway.security.guard import Guard
-from skewless_gateway.security.rate_limits import SharedRates
 from skewless_gateway.snapshot_follower import SnapshotFollower
 from skewless_gateway.snapshots_copy import SnapshotsCopy
+from skewless_http.security.callers import Caller, anonymous
+from skewless_http.security.guard import Guard
+from skewless_http.security.rate_limits import SharedRates
 
 NOW = parse_timestamp("2013-05-01T12:30:00Z")
 POLL_S = 0.2

@@ -17,12 +17,12 @@ import msgspec
 import uvloop
 
 from skewless_gateway.control_channel import answer_questions
-from skewless_gateway.http_message import Receive, Scope, Send, send_reply
-from skewless_gateway.http_server import HttpServer
-from skewless_gateway.lifecycle import Lifecycle
-from skewless_gateway.listening import ConnectionBoard
 from skewless_gateway.worker_process import WorkerStart
 from skewless_gateway.worker_state import WorkerState
+from skewless_http.http_message import Receive, Scope, Send, send_reply
+from skewless_http.http_server import HttpServer
+from skewless_http.lifecycle import Lifecycle
+from skewless_http.listening import ConnectionBoard
 
 SLOW_S = 0.3
 DRAIN_S = 5.0

@@ -20,12 +20,12 @@ import pytest
 
 from harness import tiny_worker
 from harness.polling import until
-from skewless_gateway.lifecycle import Lifecycle
-from skewless_gateway.listening import open_listener
 from skewless_gateway.pooled_operations import PooledOperations
 from skewless_gateway.settings import GatewaySettings
 from skewless_gateway.worker_process import WorkerCommand
 from skewless_gateway.workers import Workers
+from skewless_http.lifecycle import Lifecycle
+from skewless_http.listening import open_listener
 
 TESTS = Path(__file__).parents[1]
 REQUEST = b"GET %b HTTP/1.1\r\nHost: tiny\r\n\r\n"

@@ -23,8 +23,8 @@ from skewless.adapters.jwks_source import JwksSource
 from skewless.errors import InvalidSettings, Unauthenticated, Unavailable
 from skewless.limits import JWKS_BYTES_MAX
 from skewless.timestamps import SECOND_US, Micros
-from skewless_gateway.security.claims import ClaimRules
-from skewless_gateway.security.tokens import Tokens
+from skewless_http.security.claims import ClaimRules
+from skewless_http.security.tokens import Tokens
 
 KEY = SigningKey("one")
 

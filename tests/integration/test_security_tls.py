@@ -15,10 +15,10 @@ from cryptography import x509
 
 from harness.certificates import Authority, CertificateFiles
 from skewless.errors import InvalidSettings
-from skewless_gateway.security.grpc_tls import grpc_credentials
-from skewless_gateway.security.peers import PeerCertificate, peer_of
-from skewless_gateway.security.settings import TlsVersion
-from skewless_gateway.security.tls import ServerTls, TlsFiles
+from skewless_gateway.grpc_tls import grpc_credentials
+from skewless_http.security.peers import PeerCertificate, peer_of
+from skewless_http.security.settings import TlsVersion
+from skewless_http.security.tls import ServerTls, TlsFiles
 
 SPIFFE = x509.UniformResourceIdentifier("spiffe://shop/booking")
 NAMES = (SPIFFE, x509.DNSName("booking.example"), x509.RFC822Name("ann@example.com"))

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 
 from skewless_gateway.admin import ROUTES, admin_app
 from skewless_gateway.exposition import merge_expositions
-from skewless_gateway.http_server import HttpServer
-from skewless_gateway.listening import open_listener
 from skewless_gateway.operations import set_log_level
 from skewless_gateway.stacks import stacks
+from skewless_http.http_server import HttpServer
+from skewless_http.listening import open_listener
 
 TOKEN = "a-token-of-the-operators"
 

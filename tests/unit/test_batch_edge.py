@@ -20,7 +20,7 @@ from skewless.errors import Unavailable
 from skewless.limits import BATCH_CHUNK_ROWS, BATCH_CHUNKS_MAX, BATCH_REQUESTS_MAX, BATCH_UNREAD_BYTES_MAX
 from skewless.registry.api_scopes import ApiScope
 from skewless_gateway.edges.answer_buffer import AnswerBuffer
-from skewless_gateway.security.callers import Caller
+from skewless_http.security.callers import Caller
 
 URL = f"/v1/endpoints/{ENDPOINT}/predict:batch"
 NDJSON = "application/x-ndjson"

@@ -19,7 +19,7 @@ from skewless.limits import MODEL_CALLS_MAX, ROWS_MAX, ROWS_WAITING_MAX
 from skewless.rollout.routes import RoutingTable
 from skewless.serving.shared_calls import SharedCalls
 from skewless.timestamps import SECOND_US
-from skewless_gateway.http_message import Application
+from skewless_http.http_message import Application
 
 REQUESTS = 2_000
 ENDPOINTS = {"first": 2.0**-13, "second": 2.0**-14, "third": 2.0**-15}

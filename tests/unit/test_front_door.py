@@ -16,11 +16,11 @@ from skewless.errors import InvalidRequest, LimitExceeded, SkewlessError
 from skewless.limits import PATHS_REMEMBERED_MAX
 from skewless_gateway.app import DOCUMENTED
 from skewless_gateway.asgi import HotRoute, RouteTable
-from skewless_gateway.http_message import ClientGone, HttpRequest, Message, Reply, request_id_of, send_parts
 from skewless_gateway.predictions import RequestHead
-from skewless_gateway.problems import problem_of
 from skewless_gateway.routes import hot_routes
-from skewless_gateway.security.headers import ANSWER_HEADERS, DOCS_HEADERS, TLS_HEADERS
+from skewless_http.http_message import ClientGone, HttpRequest, Message, Reply, request_id_of, send_parts
+from skewless_http.problems import problem_of
+from skewless_http.security.headers import ANSWER_HEADERS, DOCS_HEADERS, TLS_HEADERS
 
 PREDICT = f"/v1/endpoints/{ENDPOINT}/predict"
 JSON = (b"content-type", b"application/json")

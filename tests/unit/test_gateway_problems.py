@@ -8,8 +8,8 @@ import pytest
 
 from skewless import errors
 from skewless.errors import DeadlineExceeded, InvalidDefinition, InvalidRequest, NotFound, SkewlessError, Unavailable
-from skewless_gateway.http_message import Reply
-from skewless_gateway.problems import STATUS_OF_CLASS, UNSUPPORTED_MEDIA_TYPE, problem_of, status_of
+from skewless_http.http_message import Reply
+from skewless_http.problems import STATUS_OF_CLASS, UNSUPPORTED_MEDIA_TYPE, problem_of, status_of
 
 
 def document(reply: Reply) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from harness.bundles import instance
 from harness.fakes import FakeOnlineStore
 from harness.gateways import ENDPOINT, GatewayOverFakes
 from skewless.features.online_store import Reply
-from skewless_gateway.http_message import Application
+from skewless_http.http_message import Application
 
 CALLS_MAX = 560
 """Of Python and C functions for a request of one row. It was 1,010 before there was a front door."""

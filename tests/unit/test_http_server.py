@@ -15,10 +15,10 @@ import pytest
 from harness.polling import until
 from skewless.errors import InvalidSettings
 from skewless.limits import REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX, REQUEST_LINE_BYTES_MAX
-from skewless_gateway.http_message import Receive, Scope, Send, send_reply
-from skewless_gateway.http_protocol import ConnectionTimes
-from skewless_gateway.http_server import HttpServer
-from skewless_gateway.listening import ConnectionBoard, open_listener
+from skewless_http.http_message import Receive, Scope, Send, send_reply
+from skewless_http.http_protocol import ConnectionTimes
+from skewless_http.http_server import HttpServer
+from skewless_http.listening import ConnectionBoard, open_listener
 
 HOST = "127.0.0.1"
 QUICK = ConnectionTimes(head_s=0.2, stall_s=0.3, idle_s=30, drain_idle_s=0.05, look_s=0.02)

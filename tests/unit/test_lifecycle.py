@@ -3,7 +3,7 @@
 import asyncio
 
 from harness.polling import until
-from skewless_gateway.lifecycle import Lifecycle
+from skewless_http.lifecycle import Lifecycle
 
 LONG_S = 3_600.0
 

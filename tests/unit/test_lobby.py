@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from harness.virtual_time import in_virtual_time
-from skewless_gateway.lobby import Lobby
+from skewless_http.lobby import Lobby
 
 
 @dataclass

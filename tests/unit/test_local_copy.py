@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from skewless_gateway.local_copy import LocalCopy
+from skewless_http.local_copy import LocalCopy
 
 WRITERS = 3
 SAVES = 40
 _WRITE = """
 import sys
 from pathlib import Path
-from skewless_gateway.local_copy import LocalCopy
+from skewless_http.local_copy import LocalCopy
 copy = LocalCopy(Path(sys.argv[1]), what="routes")
 for number in range(int(sys.argv[2])):
     copy.save({"writer": sys.argv[3], "same": [number] * 5_000, "again": [number] * 5_000})

@@ -20,7 +20,7 @@ from harness.servers import wait_until
 from skewless.errors import Unavailable
 from skewless.limits import ACCESS_LINES_PER_S_MAX, LOG_LINES_WAITING_MAX
 from skewless_gateway.access_log import AccessLog
-from skewless_gateway.logs import JsonLines, TextLines, WaitingLines
+from skewless_http.logs import JsonLines, TextLines, WaitingLines
 
 LOGGER = logging.getLogger("skewless_gateway.test")
 MS = 1_000_000
@@ -108,7 +108,7 @@ def test_closing_writes_what_waits() -> None:
 
 def test_libraries_warnings_and_uvicorn_write_in_the_same_form() -> None:
     program = (
-        "import logging, warnings; from skewless_gateway.logs import configure_logging\n"
+        "import logging, warnings; from skewless_http.logs import configure_logging\n"
         "configure_logging(worker=1)\n"
         "warnings.warn('old', UserWarning); logging.getLogger('uvicorn.error').warning('of uvicorn')\n"
         "logging.getLogger('uvicorn').info('chatter'); logging.getLogger('grpc').error('of a library')\n"

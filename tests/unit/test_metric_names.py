@@ -13,9 +13,9 @@ from harness.bundles import instance
 from harness.gateways import ENDPOINT, GatewayOverFakes
 from skewless.errors import Unavailable
 from skewless_gateway.exposition import joined, merge_expositions, wants_open_metrics
-from skewless_gateway.metrics_page import page_of
 from skewless_gateway.request_metrics import RequestMetrics
 from skewless_gateway.runtime_metrics import RuntimeMetrics
+from skewless_http.metrics_page import page_of
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
 UNITS = {"seconds", "bytes", "rows", "requests", "total", "info"}

@@ -30,8 +30,8 @@ from skewless_gateway import grpc_health
 from skewless_gateway.gateway import Gateway
 from skewless_gateway.grpc_server import serving_grpc
 from skewless_gateway.grpc_status import CODE_KEY, PUSHBACK_KEY, STATUS_OF_CLASS, details_of
-from skewless_gateway.problems import STATUS_OF_CLASS as HTTP_STATUS_OF_CLASS
-from skewless_gateway.security.callers import Caller
+from skewless_http.problems import STATUS_OF_CLASS as HTTP_STATUS_OF_CLASS
+from skewless_http.security.callers import Caller
 
 INSTANCES = [instance(), instance(origin="LGA", tailnum=None, party=7), instance(distance=None)]
 _NUMPY = {"BOOL": np.bool_, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}

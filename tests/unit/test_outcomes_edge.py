@@ -20,8 +20,8 @@ from skewless.registry.api_scopes import ApiScope
 from skewless.serving.log_privacy import LogPrivacy
 from skewless.serving.outcome_entity import EntityForm
 from skewless.timestamps import MINUTE_US, format_timestamp
-from skewless_gateway.edges import streamed_body
-from skewless_gateway.security.callers import Caller
+from skewless_http import streamed_body
+from skewless_http.security.callers import Caller
 
 AT = format_timestamp(NOW)
 JFK: dict[str, object] = {"origin": "JFK", "station": 1, "tailnum": None}

@@ -19,7 +19,7 @@ from skewless.errors import BundleRefused
 from skewless.features.contract import FeatureContract, LogMark
 from skewless.serving.served_bundle import prepare_bundle
 from skewless_gateway.loaded_bundles import LoadedBundles
-from skewless_gateway.security.callers import anonymous
+from skewless_http.security.callers import anonymous
 
 BOUND = 64 * 1024 * 1024
 

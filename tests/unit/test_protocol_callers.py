@@ -11,7 +11,7 @@ from harness.protocols import OIP, TENSORFLOW, VERTEX, GatewayOfEveryProtocol, b
 from harness.servers import wait_until
 from skewless.registry.api_scopes import ApiScope
 from skewless.rollout.routes import RoutingTable
-from skewless_gateway.security.callers import Caller
+from skewless_http.security.callers import Caller
 
 OPEN = ("/", "/v2/health/live", "/v2/health/ready", VERTEX.health_route)
 CLOSED = (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from skewless.dtypes import Column, Dtype, column_of
 from skewless.errors import Forbidden
 from skewless.registry.api_scopes import ApiScope
-from skewless_gateway.security.callers import ENDPOINTS_REMEMBERED_MAX, Caller, anonymous
+from skewless_http.security.callers import ENDPOINTS_REMEMBERED_MAX, Caller, anonymous
 
 TAILS = ApiScope(("flight-delay",), {"tailnum": ("N1", "N2")})
 

@@ -19,16 +19,16 @@ from skewless.limits import KEY_LOOKUPS_AT_ONCE_MAX, KEY_LOOKUPS_PER_S_MAX
 from skewless.registry.api_keys import ApiKeyRecord, hash_of
 from skewless.registry.api_scopes import ApiRate, ApiScope
 from skewless.timestamps import Micros
-from skewless_gateway.security.callers import Caller, anonymous
-from skewless_gateway.security.claims import ClaimRules
-from skewless_gateway.security.client_scopes import ClientScopes
-from skewless_gateway.security.guard import Guard, credential_of
-from skewless_gateway.security.key_follower import KeyFollower
-from skewless_gateway.security.keys_copy import KeysCopy
-from skewless_gateway.security.metrics import SecurityMetrics
-from skewless_gateway.security.peers import PeerCertificate, peer_of
-from skewless_gateway.security.rate_limits import SharedRates
-from skewless_gateway.security.tokens import Tokens
+from skewless_http.security.callers import Caller, anonymous
+from skewless_http.security.claims import ClaimRules
+from skewless_http.security.client_scopes import ClientScopes
+from skewless_http.security.guard import Guard, credential_of
+from skewless_http.security.key_follower import KeyFollower
+from skewless_http.security.keys_copy import KeysCopy
+from skewless_http.security.metrics import SecurityMetrics
+from skewless_http.security.peers import PeerCertificate, peer_of
+from skewless_http.security.rate_limits import SharedRates
+from skewless_http.security.tokens import Tokens
 
 ISSUER = "https://login.example.com"
 SCOPES = (ApiScope(("flight-delay",), {"tailnum": ("N1",)}),)

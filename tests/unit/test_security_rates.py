@@ -17,8 +17,8 @@ from harness.examples import examples
 from skewless.errors import RateLimited
 from skewless.limits import RATE_DEBT_MAX, RATE_SLOTS
 from skewless.registry.api_scopes import ApiRate, ApiScope
-from skewless_gateway.security.callers import Caller
-from skewless_gateway.security.rate_limits import FILE, SharedRates
+from skewless_http.security.callers import Caller
+from skewless_http.security.rate_limits import FILE, SharedRates
 
 SECOND = 1_000_000_000
 SOON_S = 60.0

@@ -7,8 +7,8 @@ import pytest
 from skewless.errors import InvalidSettings
 from skewless.registry.api_scopes import ApiRate
 from skewless.settings import as_environment, describe, load_settings
-from skewless_gateway.security.settings import Credential
 from skewless_gateway.settings import GatewaySettings
+from skewless_http.security.settings import Credential
 
 NEEDED = {
     "ONLINE_STORE": "redis://127.0.0.1:6379", "TRITON": "127.0.0.1:8001", "DATABASE_URL": "sqlite:///registry.db",

@@ -22,9 +22,9 @@ from skewless.errors import InvalidDefinition, Overloaded, Unauthenticated, Unav
 from skewless.limits import CREDENTIAL_BYTES_MAX, JWKS_AGE_MAX_S, JWKS_MISS_GAP_S, TOKENS_KNOWN_MAX
 from skewless.registry.api_scopes import ApiScope
 from skewless.timestamps import SECOND_US, Micros
-from skewless_gateway.security.claims import ClaimRules
-from skewless_gateway.security.provider_copy import ProviderCopy
-from skewless_gateway.security.tokens import Tokens
+from skewless_http.security.claims import ClaimRules
+from skewless_http.security.provider_copy import ProviderCopy
+from skewless_http.security.tokens import Tokens
 
 ISSUER = "https://login.example.com/realms/shop"
 RULES = TokenRules(ISSUER, (AUDIENCE, "other-service"), frozenset(ALGORITHMS), leeway_s=5.0)

@@ -16,9 +16,9 @@ from skewless.features.feature_checks import Finding, Severity
 from skewless.registry.snapshot_heads import SnapshotHead
 from skewless.registry.snapshots import FeatureSnapshot
 from skewless.timestamps import SECOND_US, Micros
-from skewless_gateway.polling import Polling
 from skewless_gateway.snapshot_follower import SnapshotFollower, SnapshotState
 from skewless_gateway.snapshots_copy import FILE, SnapshotsCopy
+from skewless_http.polling import Polling
 
 CHECKED = Micros(100 * SECOND_US)
 AWAY = Unavailable("registry database", "no route to host")

@@ -32,10 +32,10 @@ from skewless.serving.request_trace import OUTGOING, RequestTrace
 from skewless.serving.shared_calls import SharedCalls
 from skewless_gateway.gateway import Gateway
 from skewless_gateway.grpc_server import serving_grpc
-from skewless_gateway.http_message import Application
 from skewless_gateway.telemetry_settings import TelemetrySettings
 from skewless_gateway.traced_parts import TracedBackend, TracedStore
 from skewless_gateway.tracing import TraceExporter, Tracing
+from skewless_http.http_message import Application
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"

@@ -32,11 +32,11 @@ from skewless_gateway.edges.batch_metrics import BatchMetrics
 from skewless_gateway.edges.batch_scoring import EDGE, AnsweredRows, Chunk, ChunkScorer, Order, Outcome
 from skewless_gateway.edges.ndjson_batch import MEDIA_TYPE as NDJSON
 from skewless_gateway.edges.ndjson_batch import JsonAnswers, json_chunks
-from skewless_gateway.edges.streamed_body import bounded
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import ClientGone, HttpRequest, Reply
 from skewless_gateway.predictions import RequestHead
-from skewless_gateway.problems import UNSUPPORTED_MEDIA_TYPE, problem_members, problem_of
+from skewless_http.http_message import ClientGone, HttpRequest, Reply
+from skewless_http.problems import UNSUPPORTED_MEDIA_TYPE, problem_members, problem_of
+from skewless_http.streamed_body import bounded
 
 PATH = "/v1/endpoints/{endpoint}/predict:batch"
 FAIL, RECORD = "fail", "record"

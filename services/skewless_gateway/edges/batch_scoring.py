@@ -19,7 +19,7 @@ from skewless.serving.row_chunks import Rows
 from skewless.serving.row_faults import placed, row_of
 from skewless.serving.served_bundle import ServedBundle
 from skewless_gateway.predictions import PredictionService, RequestHead
-from skewless_gateway.security.callers import Caller
+from skewless_http.security.callers import Caller
 
 EDGE = "batch"
 PAUSE_S_MIN = 0.05

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from skewless.errors import SkewlessError
-from skewless_gateway.http_message import Reply, json_reply
-from skewless_gateway.problems import headers_of, problem_members
+from skewless_http.http_message import Reply, json_reply
+from skewless_http.problems import headers_of, problem_members
 
 _MEMBERS = ("code", "path", "allowed", "hint", "request_id")
 

@@ -15,7 +15,7 @@ from skewless.serving.answer_tensors import OUTPUTS, TensorSpec
 from skewless.serving.field_tensors import field_tensors
 from skewless_gateway.gateway import Gateway
 from skewless_gateway.route_follower import ServedEndpoint
-from skewless_gateway.security.callers import Caller
+from skewless_http.security.callers import Caller
 
 PLATFORM = "skewless"
 EXTENSIONS = ("binary_tensor_data", "model_configuration")

@@ -16,9 +16,9 @@ from skewless_gateway.edges.oip import OipModel, OipModels
 from skewless_gateway.edges.oip_binary import JSON_LENGTH_HEADER, OipBody, read_body, written
 from skewless_gateway.edges.raw_model import RawModels
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import JSON, HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
-from skewless_gateway.problems import UNSUPPORTED_MEDIA_TYPE
+from skewless_http.http_message import JSON, HttpRequest, Reply, json_reply
+from skewless_http.problems import UNSUPPORTED_MEDIA_TYPE
 
 NAME = "oip"
 _BINARY = b"application/octet-stream"

@@ -23,14 +23,14 @@ from skewless.serving.outcome_entity import EntityForm
 from skewless.serving.outcome_lines import LineCutter
 from skewless.serving.outcomes import OutcomeReader, told_outcomes
 from skewless.serving.records import Outcome
-from skewless_gateway.bodies import check_json
 from skewless_gateway.edges.ndjson_batch import MEDIA_TYPE as NDJSON
-from skewless_gateway.edges.streamed_body import bounded
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
-from skewless_gateway.problems import problem_members, problem_of
-from skewless_gateway.security.callers import Caller
+from skewless_http.bodies import check_json
+from skewless_http.http_message import HttpRequest, Reply, json_reply
+from skewless_http.problems import problem_members, problem_of
+from skewless_http.security.callers import Caller
+from skewless_http.streamed_body import bounded
 
 EDGE = "rest"
 

@@ -7,11 +7,11 @@ import msgspec
 from skewless.serving.receipt import receipt
 from skewless.serving.request import PredictRequest
 from skewless.serving.served_bundle import ServedBundle
-from skewless_gateway.bodies import check_json
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import JSON, HttpRequest, Reply
 from skewless_gateway.predictions import Answered, RequestHead
-from skewless_gateway.problems import problem_of
+from skewless_http.bodies import check_json
+from skewless_http.http_message import JSON, HttpRequest, Reply
+from skewless_http.problems import problem_of
 
 NAME = "rest"
 

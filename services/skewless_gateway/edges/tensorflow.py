@@ -19,14 +19,14 @@ from skewless.serving.json_body import parse_json
 from skewless.serving.request import PredictOptions, PredictRequest, ReceiptLevel
 from skewless.serving.served_bundle import ServedBundle
 from skewless_gateway.asgi import HandlerEdge, HotRoute
-from skewless_gateway.bodies import check_json
 from skewless_gateway.edges.encoded_bytes import with_encoded_bytes
 from skewless_gateway.edges.error_objects import error_reply
 from skewless_gateway.edges.oip import check_version
 from skewless_gateway.gateway import Gateway
-from skewless_gateway.http_message import HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
 from skewless_gateway.route_follower import ServedEndpoint
+from skewless_http.bodies import check_json
+from skewless_http.http_message import HttpRequest, Reply, json_reply
 
 NAME = "tensorflow"
 SIGNATURE = "serving_default"

@@ -16,14 +16,14 @@ from skewless.serving.request import PredictRequest
 from skewless.serving.request_parameters import read_parameters
 from skewless.serving.served_bundle import ServedBundle
 from skewless_gateway.asgi import HotRoute
-from skewless_gateway.bodies import check_json
 from skewless_gateway.edges.encoded_bytes import with_encoded_bytes
 from skewless_gateway.edges.error_objects import error_reply
 from skewless_gateway.edges.tensorflow import predictions
 from skewless_gateway.gateway import Gateway, readiness
-from skewless_gateway.http_message import HttpRequest, Reply, json_reply
 from skewless_gateway.predictions import RequestHead
-from skewless_gateway.security.callers import Caller
+from skewless_http.bodies import check_json
+from skewless_http.http_message import HttpRequest, Reply, json_reply
+from skewless_http.security.callers import Caller
 
 NAME = "vertex"
 _FIELDS = ("instances", "parameters")

@@ -7,8 +7,8 @@ from typing import Any
 
 from skewless.errors import InvalidDefinition, InvalidSettings
 from skewless.registry.api_scopes import ApiRate, ApiScope
-from skewless_gateway.security.callers import Caller
-from skewless_gateway.security.peers import PeerCertificate
+from skewless_http.security.callers import Caller
+from skewless_http.security.peers import PeerCertificate
 
 CLIENTS_MAX = 10_000
 

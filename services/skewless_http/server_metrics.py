@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from skewless.limits import EVENT_LOOP_LOOK_S
-from skewless_gateway.http_server import HttpServer
+from skewless_http.http_server import HttpServer
 
 _LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 

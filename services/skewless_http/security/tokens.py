@@ -20,12 +20,12 @@ from skewless.limits import (
     TOKENS_KNOWN_MAX,
 )
 from skewless.timestamps import SECOND_US, Micros
-from skewless_gateway.polling import Polling
-from skewless_gateway.security.budget import Budget
-from skewless_gateway.security.callers import Caller
-from skewless_gateway.security.claims import ClaimRules
-from skewless_gateway.security.one_attempt import OneAttempt
-from skewless_gateway.security.provider_copy import CopiedKeys, ProviderCopy
+from skewless_http.polling import Polling
+from skewless_http.security.budget import Budget
+from skewless_http.security.callers import Caller
+from skewless_http.security.claims import ClaimRules
+from skewless_http.security.one_attempt import OneAttempt
+from skewless_http.security.provider_copy import CopiedKeys, ProviderCopy
 
 _FAR_S = 2**40
 """Some 30,000 years: what expires later expires then."""

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from skewless.errors import SkewlessError
-from skewless_gateway.security.tls import ServerTls, TlsFiles
+from skewless_http.security.tls import ServerTls, TlsFiles
 
 
 def grpc_credentials(tls: ServerTls) -> grpc.ServerCredentials:

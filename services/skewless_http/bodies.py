@@ -1,8 +1,8 @@
 """What a JSON body must say it is."""
 
 from skewless.errors import InvalidRequest
-from skewless_gateway.http_message import HttpRequest
-from skewless_gateway.problems import UNSUPPORTED_MEDIA_TYPE
+from skewless_http.http_message import HttpRequest
+from skewless_http.problems import UNSUPPORTED_MEDIA_TYPE
 
 _JSON = "application/json"
 _CHARSETS = frozenset({"", "utf-8", "utf8"})

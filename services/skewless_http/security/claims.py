@@ -6,7 +6,7 @@ from typing import Any
 
 from skewless.errors import InvalidDefinition, Unauthenticated
 from skewless.registry.api_scopes import ANY_ENDPOINT, ApiRate, ApiScope
-from skewless_gateway.security.callers import Caller
+from skewless_http.security.callers import Caller
 
 SCOPE_PREFIX = "predict:"
 ENTITIES_CLAIM = "skewless.entities"

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from skewless.adapters.jwks_rules import TokenRules
 from skewless.limits import ROUTE_POLL_S
 from skewless.timestamps import SECOND_US, Micros
-from skewless_gateway.security.callers import anonymous
-from skewless_gateway.security.claims import ClaimRules
-from skewless_gateway.security.client_scopes import ClientScopes
-from skewless_gateway.security.guard import Guard
-from skewless_gateway.security.key_follower import KeyFollower, KeyReader
-from skewless_gateway.security.keys_copy import KeysCopy
-from skewless_gateway.security.metrics import SecurityMetrics
-from skewless_gateway.security.provider_copy import ProviderCopy
-from skewless_gateway.security.rate_limits import SharedRates
-from skewless_gateway.security.settings import Credential, SecuritySettings
+from skewless_http.security.callers import anonymous
+from skewless_http.security.claims import ClaimRules
+from skewless_http.security.client_scopes import ClientScopes
+from skewless_http.security.guard import Guard
+from skewless_http.security.key_follower import KeyFollower, KeyReader
+from skewless_http.security.keys_copy import KeysCopy
+from skewless_http.security.metrics import SecurityMetrics
+from skewless_http.security.provider_copy import ProviderCopy
+from skewless_http.security.rate_limits import SharedRates
+from skewless_http.security.settings import Credential, SecuritySettings
 
 if TYPE_CHECKING:
-    from skewless_gateway.security.tokens import Tokens
+    from skewless_http.security.tokens import Tokens
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def open_guard(
 def _tokens(settings: SecuritySettings, state: Path, *, now: Callable[[], Micros]) -> "Tokens":
     # Only a gateway that takes tokens loads what verifies them.
     from skewless.adapters.jwks_source import JwksSource
-    from skewless_gateway.security.tokens import Tokens
+    from skewless_http.security.tokens import Tokens
 
     assert settings.jwt_issuer is not None, "the settings ask for it with this credential"
     return Tokens(

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from skewless.limits import LOG_CLOSE_S, LOG_LINES_WAITING_MAX
 
-_DROPPED = "skewless_gateway.logs"
+_DROPPED = "skewless_http.logs"
 
 
 class JsonLines(logging.Formatter):

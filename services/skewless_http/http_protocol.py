@@ -27,8 +27,8 @@ from skewless.limits import (
     REQUEST_HEADERS_MAX,
     REQUEST_LINE_BYTES_MAX,
 )
-from skewless_gateway.lobby import REFUSED, Lobby
-from skewless_gateway.security.peers import PeerCertificate, peer_of
+from skewless_http.lobby import REFUSED, Lobby
+from skewless_http.security.peers import PeerCertificate, peer_of
 
 PEER = "skewless.peer"
 """Where a request's scope has the caller's `PeerCertificate`; absent where none was shown."""

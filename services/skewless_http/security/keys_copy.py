@@ -12,7 +12,7 @@ from skewless.errors import InvalidDefinition
 from skewless.registry.api_keys import ApiKeyRecord
 from skewless.registry.api_scopes import ApiRate, ApiScope
 from skewless.timestamps import Micros
-from skewless_gateway.local_copy import LocalCopy
+from skewless_http.local_copy import LocalCopy
 
 FILE = "api_keys.json"
 _HASH_BYTES = 32

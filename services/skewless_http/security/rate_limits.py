@@ -29,7 +29,7 @@ from typing import Final, Self
 from skewless.errors import RateLimited
 from skewless.limits import RATE_DEBT_MAX, RATE_LOCK_TRIES, RATE_SLOTS
 from skewless.registry.api_scopes import ApiRate
-from skewless_gateway.security.callers import Caller
+from skewless_http.security.callers import Caller
 
 FILE: Final = "rates.v1.bin"
 BUCKETS_REMEMBERED_MAX: Final = RATE_SLOTS

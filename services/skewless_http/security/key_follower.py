@@ -15,11 +15,11 @@ from skewless.limits import KEY_LOOKUPS_AT_ONCE_MAX, KEY_LOOKUPS_PER_S_MAX
 from skewless.registry.api_keys import SECRET_PREFIX, ApiKeyRecord, hash_of
 from skewless.registry.api_scopes import ApiRate
 from skewless.timestamps import Micros
-from skewless_gateway.polling import Polling
-from skewless_gateway.security.budget import Budget
-from skewless_gateway.security.callers import Caller
-from skewless_gateway.security.keys_copy import KeysCopy
-from skewless_gateway.security.one_attempt import OneAttempt
+from skewless_http.polling import Polling
+from skewless_http.security.budget import Budget
+from skewless_http.security.callers import Caller
+from skewless_http.security.keys_copy import KeysCopy
+from skewless_http.security.one_attempt import OneAttempt
 
 API_KEYS = "API keys"
 _SECRET = re.compile(re.escape(SECRET_PREFIX.encode()) + rb"[A-Za-z0-9_-]{43}")

@@ -5,9 +5,9 @@ import logging
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from skewless_gateway.http_message import REQUEST_ID_HEADER, request_id_of, send_reply
-from skewless_gateway.problems import internal_problem
-from skewless_gateway.security.headers import ANSWER_HEADERS, DOCS_HEADERS, TLS_HEADERS
+from skewless_http.http_message import REQUEST_ID_HEADER, request_id_of, send_reply
+from skewless_http.problems import internal_problem
+from skewless_http.security.headers import ANSWER_HEADERS, DOCS_HEADERS, TLS_HEADERS
 
 _HEADER = REQUEST_ID_HEADER.decode("ascii")
 _DOCUMENTATION = ("/docs", "/openapi.json", "/static-offline-docs")

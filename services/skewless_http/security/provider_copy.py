@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skewless.timestamps import Micros
-from skewless_gateway.local_copy import LocalCopy
+from skewless_http.local_copy import LocalCopy
 
 FILE = "identity_provider_keys.json"
 

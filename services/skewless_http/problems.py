@@ -25,8 +25,8 @@ from skewless.errors import (
     Unauthenticated,
     Unavailable,
 )
-from skewless_gateway.http_message import BODY_TOO_SLOW, RawHeaders, Reply
-from skewless_gateway.security.headers import challenge, rate_headers
+from skewless_http.http_message import BODY_TOO_SLOW, RawHeaders, Reply
+from skewless_http.security.headers import challenge, rate_headers
 
 STATUS_OF_CLASS: dict[type[SkewlessError], int] = {
     SkewlessError: 500,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from skewless_gateway.security.callers import Caller
+from skewless_http.security.callers import Caller
 
 
 class SecurityMetrics:

@@ -15,10 +15,10 @@ from uvicorn.server import ServerState
 
 from skewless.errors import StackFailed
 from skewless.limits import RETRY_AFTER_S
-from skewless_gateway.http_message import Application
-from skewless_gateway.http_protocol import ConnectionTimes, GatewayProtocol
-from skewless_gateway.listening import Acceptor, Alone, Turns
-from skewless_gateway.lobby import Lobby
+from skewless_http.http_message import Application
+from skewless_http.http_protocol import ConnectionTimes, GatewayProtocol
+from skewless_http.listening import Acceptor, Alone, Turns
+from skewless_http.lobby import Lobby
 
 _LOGGER = logging.getLogger(__name__)
 _FULL = (

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 from skewless.errors import Forbidden, RateLimited, SkewlessError, Unauthenticated
 from skewless.limits import CREDENTIAL_BYTES_MAX, RATE_ROWS_PER_REQUEST
 from skewless.registry.api_keys import SECRET_PREFIX
-from skewless_gateway.security.callers import Caller
-from skewless_gateway.security.client_scopes import ClientScopes
-from skewless_gateway.security.key_follower import KeyFollower
-from skewless_gateway.security.metrics import SecurityMetrics
-from skewless_gateway.security.peers import PeerCertificate
-from skewless_gateway.security.rate_limits import SharedRates
-from skewless_gateway.security.settings import is_loopback
+from skewless_http.security.callers import Caller
+from skewless_http.security.client_scopes import ClientScopes
+from skewless_http.security.key_follower import KeyFollower
+from skewless_http.security.metrics import SecurityMetrics
+from skewless_http.security.peers import PeerCertificate
+from skewless_http.security.rate_limits import SharedRates
+from skewless_http.security.settings import is_loopback
 
 if TYPE_CHECKING:  # only a gateway that takes tokens loads what verifies them
-    from skewless_gateway.security.tokens import Tokens
+    from skewless_http.security.tokens import Tokens
 
 _BEARER = b"Bearer "
 _KEY = _BEARER + SECRET_PREFIX.encode()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from skewless.errors import InvalidRequest, LimitExceeded
 from skewless.limits import BATCH_BODY_BYTES_MAX, BATCH_STALL_S
-from skewless_gateway.http_message import BODY_TOO_SLOW
+from skewless_http.http_message import BODY_TOO_SLOW
 
 
 async def bounded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -15,8 +15,8 @@ from typing import Final
 
 from skewless.errors import InvalidSettings
 from skewless.limits import TLS_LOOK_S
-from skewless_gateway.polling import Polling
-from skewless_gateway.security.settings import SecuritySettings, TlsVersion
+from skewless_http.polling import Polling
+from skewless_http.security.settings import SecuritySettings, TlsVersion
 
 _VERSIONS: Final = {TlsVersion.V1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.V1_3: ssl.TLSVersion.TLSv1_3}
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
