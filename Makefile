@@ -8,8 +8,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 ARGS ?=
 export PYTHON
+# Without compiled modules every process compiles again what it imports: Feast alone for seconds, and tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup fmt lint typecheck check test unit integration e2e bits kserve-client simulate overload cross-talk examples fuzz endurance crashes calibration bench bench-compare demo up down doctor lock clean
+.PHONY: help setup fmt lint typecheck check test unit integration e2e bits kserve-client simulate overload cross-talk examples budgets fuzz endurance crashes calibration bench bench-compare demo up down doctor lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,10 +37,11 @@ typecheck: $(INSTALLED) ## Check types (mypy, strict)
 
 check: lint typecheck ## Lint and check types
 
-# Each worker has servers of its own, shared by the tests of a file. Much of a test is waiting for processes, so there is
-# one worker more than cores, up to four; files go out in the order of their folders, where the longest come first.
+# Each worker has servers of its own, shared by the tests of a file. Much of a test is waiting for processes, so there are
+# twice as many workers as cores, up to four; files go out in the order of their folders, where the longest come first.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PARALLEL = -n $(shell echo $$(( $(CORES) < 3 ? $(CORES) + 1 : 4 ))) --dist loadfile --no-loadscope-reorder
+WORKERS ?= $(shell echo $$(( $(CORES) < 3 ? 2 * $(CORES) : 4 )))
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(INSTALLED) ## Run every test, with real servers (ARGS="-k name" narrows)
 	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
@@ -71,6 +74,9 @@ cross-talk: $(INSTALLED) ## Ask 100,000 mixed requests at once and compute every
 examples: $(INSTALLED) ## Try property-based tests with far more examples than `make test` (TIMES=10)
 	@SKEWLESS_TEST_EXAMPLES=$${TIMES:-10} $(BIN)/pytest $(PARALLEL) tests/unit $(ARGS)
 
+budgets: $(INSTALLED) ## Accept what a prediction request costs now as the budgets of the hot path
+	@SKEWLESS_TEST_ACCEPT_BUDGETS=1 $(BIN)/pytest tests/integration/test_hot_path_stages.py $(ARGS)
+
 fuzz: $(INSTALLED) ## Send a gateway what no client should, at length (ATTEMPTS=50000, SEED=6)
 	@SKEWLESS_TEST_FUZZ=$${ATTEMPTS:-50000} SKEWLESS_TEST_FUZZ_SEED=$${SEED:-6} SKEWLESS_TEST_SCHEMATHESIS=100 \
 		$(BIN)/pytest tests/integration/test_http_fuzz.py tests/integration/test_schemathesis.py $(ARGS)
@@ -78,11 +84,14 @@ fuzz: $(INSTALLED) ## Send a gateway what no client should, at length (ATTEMPTS=
 endurance: $(INSTALLED) ## Ask a gateway a million mixed requests and see that it holds no more than before (REQUESTS=1000000)
 	@SKEWLESS_TEST_ENDURANCE=$${REQUESTS:-1000000} $(BIN)/pytest tests/endurance $(ARGS)
 
-crashes: $(INSTALLED) ## Kill gateways, shipper, Valkey and a consumer at random for long (SECONDS_EACH=600, SEED=…)
+crashes: $(INSTALLED) ## Kill gateways, shipper, ingestion, materialization, Valkey and a consumer for long (SECONDS_EACH=600, SEED=…)
 	@SKEWLESS_TEST_CRASHES_S=$${SECONDS_EACH:-600} SKEWLESS_TEST_CRASHES_SEED=$${SEED:-7} \
-		SKEWLESS_TEST_REGISTRY_DEATHS=40 SKEWLESS_TEST_SHIPPER_STEPS=1 $(BIN)/pytest -s \
+		SKEWLESS_TEST_REGISTRY_DEATHS=40 SKEWLESS_TEST_SHIPPER_STEPS=1 \
+		SKEWLESS_TEST_INGEST_DEATHS=300 SKEWLESS_TEST_INGEST_SEED=$${SEED:-7} \
+		SKEWLESS_TEST_MATERIALIZE_TRIALS=200 SKEWLESS_TEST_MATERIALIZE_SEED=$${SEED:-7} $(BIN)/pytest -s \
 		tests/integration/test_log_crashes.py tests/integration/test_registry_crashes.py \
-		tests/integration/test_shipper_crashes.py $(ARGS)
+		tests/integration/test_shipper_crashes.py tests/integration/test_ingest_crashes.py \
+		tests/integration/test_materialize_crashes.py $(ARGS)
 
 calibration: $(INSTALLED) ## Simulate the drift detector at length: false alarms and delays (WORLDS=16)
 	@$(BIN)/python -m bench.drift_calibration run --worlds $${WORLDS:-16} $(ARGS)
@@ -116,6 +125,10 @@ lock: $(INSTALLED) ## Resolve dependencies again, keeping pins that still fit (A
 		--output-file services/skewless_shipper/requirements.lock
 	@$(COMPILE) $(ARGS) pyproject.toml --extra monitor --extra training --extra kafka --extra s3 --extra postgres --group build \
 		--constraints requirements.lock --output-file monitoring/skewless_monitor/requirements.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra ingest --extra kafka --extra s3 --extra postgres --group build \
+		--constraints requirements.lock --output-file services/skewless_ingest/requirements.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra scheduler --extra training --extra s3 --extra postgres --group build \
+		--constraints requirements.lock --output-file services/skewless_scheduler/requirements.lock
 	@$(COMPILE) $(ARGS) --group triton --constraints requirements.lock \
 		--output-file services/skewless_triton/requirements.lock
 

@@ -1,11 +1,11 @@
-"""Plots of the gateway's benchmark: latency and rate over callers, latency over rows and over the rate of arrivals."""
+"""Plots of the gateway's benchmark: over callers, rows and arrivals, and where the time of a request goes."""
 
 import statistics
 from collections.abc import Callable, Sequence
 
 from bench.gateway_goals import load_of
 from bench.measure import Timing
-from bench.plots import Point, line_plot
+from bench.plots import Point, bar_plot, line_plot
 from bench.report import Case
 
 
@@ -37,11 +37,20 @@ def gateway_plots(cases: Sequence[Case]) -> dict[str, str]:
         "gateway-rate-p99.svg": ("Latency of one row, open loop", "per_s", "milliseconds (p99)", opened, _p99),
     }
     labels = {"per_s": "requests due per second"}
-    return {
+    drawn = {
         name: line_plot(title, labels.get(axis, axis), y_label, _series(chosen, axis, value))
         for name, (title, axis, y_label, chosen, value) in plots.items()
         if chosen
     }
+    stages = next((_stages(case) for case in one_row if case.facts), {})
+    return drawn | ({"gateway-stages.svg": bar_plot("Where the time of one row goes", "µs", stages)} if stages else {})
+
+
+def _stages(case: Case) -> dict[str, float]:
+    """Median µs per stage of a request, by the receipts of one caller, and what of the total lies between stages."""
+    told = {name.removesuffix(", µs"): value for name, value in case.facts.items() if name.endswith(", µs")}
+    total = told.pop("total", 0.0)
+    return told | {"between stages": max(0.0, total - sum(told.values()))}
 
 
 def _series(cases: Sequence[Case], axis: str, value: Callable[[Timing], float]) -> dict[str, list[Point]]:

@@ -1,4 +1,4 @@
-"""Line plots on logarithmic axes as SVG text, readable on light and on dark ground.
+"""Line plots on logarithmic axes, and bars, as SVG text, readable on light and on dark ground.
 
 Written here because nothing that is locked draws to a file without a browser.
 """
@@ -11,6 +11,9 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 76, 210, 44, 54
+FEW_DECADES = 100.0
+"""Between the lowest and the highest point; on fewer decades, lines at 2 and 5 are drawn too."""
+BAR_LEFT, BAR_RIGHT, BAR_STEP = 180, 90, 30
 COLOURS = ("#d1495b", "#2e86ab", "#3c9d5d", "#b8860b", "#8e5bd0", "#d9762b", "#5b8c8c", "#c0589a")
 """Of middle lightness, so that each has contrast on white and on black."""
 DASHES = ("", "6 3", "2 3", "9 3 2 3")
@@ -33,7 +36,9 @@ def line_plot(title: str, x_label: str, y_label: str, series: Mapping[str, Seque
     if not points or min(min(point) for point in points) <= 0:
         raise ValueError("a logarithmic plot needs at least one point, and positive ones only")
     x_axis = _Axis([x for x, _ in points], LEFT, WIDTH - RIGHT, ticks_per_decade=(1, 2, 5))
-    y_axis = _Axis([y for _, y in points], HEIGHT - BOTTOM, TOP, ticks_per_decade=(1,))
+    ys = [y for _, y in points]
+    y_steps = (1,) if max(ys) / min(ys) > FEW_DECADES else (1, 2, 5)
+    y_axis = _Axis(ys, HEIGHT - BOTTOM, TOP, ticks_per_decade=y_steps)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(title)}</title>{_STYLE}",
@@ -47,6 +52,32 @@ def line_plot(title: str, x_label: str, y_label: str, series: Mapping[str, Seque
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def bar_plot(title: str, unit: str, bars: Mapping[str, float]) -> str:
+    """An SVG of one bar per name, from 0 on one linear axis, in the order given, each with its value and `unit`.
+
+    Raises ValueError where there is no bar, none above 0, or one below.
+    """
+    if not bars or min(bars.values()) < 0 or not max(bars.values()):
+        raise ValueError("bars need at least one value above 0, and none below")
+    longest = max(bars.values())
+    height = TOP + BAR_STEP * len(bars) + 16
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f"<title>{escape(title)}</title>{_STYLE}",
+        _text(16, 22, title, css="title"),
+    ]
+    for row, (name, value) in enumerate(bars.items()):
+        y = TOP + BAR_STEP * row
+        width = value / longest * (WIDTH - BAR_LEFT - BAR_RIGHT)
+        colour = COLOURS[row % len(COLOURS)]
+        parts += [
+            _text(BAR_LEFT - 10, y + 15, name, anchor="end"),
+            f'<rect fill="{colour}" x="{BAR_LEFT}" y="{y}" width="{width:.1f}" height="{BAR_STEP - 8}"/>',
+            _text(BAR_LEFT + width + 8, y + 15, f"{value:,.0f} {unit}"),
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 class _Axis:

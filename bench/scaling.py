@@ -22,6 +22,7 @@ from bench.load_loops import Aim, ClosedLoop
 from bench.load_timing import SERVED, Generator, load_generator
 from bench.measure import cpu_ratio, ratio
 from bench.report import Case, Goal, Options, SuiteResult, single
+from bench.scaling_plots import scaling_plots
 from skewless.canonical_json import Digest
 from skewless.errors import StackFailed
 from skewless.rollout import changes
@@ -59,7 +60,7 @@ def run(options: Options) -> SuiteResult:
                 cases += _sizes(stack, generator, features, options)
                 if features == 40:
                     cases += _at_forty(stack, generator, options)
-    return SuiteResult("scaling", tuple(cases), tuple(_goals(cases)), None, NOTES)
+    return SuiteResult("scaling", tuple(cases), tuple(_goals(cases)), None, NOTES, scaling_plots(cases))
 
 
 def _sizes(stack: GatewayStack, generator: Generator, features: int, options: Options) -> Iterator[Case]:

@@ -57,8 +57,11 @@ def _source(view: str) -> FileSource:
     )
 
 
-def _field(name: str, dtype: PrimitiveFeastType, unit: str, description: str) -> Field:
-    return Field(name=name, dtype=dtype, description=description, tags={"unit": unit})
+def _field(name: str, dtype: PrimitiveFeastType, unit: str, description: str, within: str = "") -> Field:
+    """A feature; `within` is the range of its values, empty where it has none."""
+    return Field(
+        name=name, dtype=dtype, description=description, tags={"unit": unit, **({"range": within} if within else {})}
+    )
 
 
 origin_weather = FeatureView(
@@ -67,19 +70,19 @@ origin_weather = FeatureView(
     ttl=timedelta(hours=4),
     source=_source("origin_weather"),
     schema=[
-        _field("temp", Float32, "°F", "temperature"),
-        _field("dewp", Float32, "°F", "dew point"),
-        _field("humid", Float32, "%", "relative humidity"),
-        _field("wind_dir", Float32, "°", "direction the wind blows from"),
-        _field("wind_speed", Float32, "mph", "wind speed; the source has one implausible value above 1,000"),
-        _field("wind_gust", Float32, "mph", "gust speed; null where no gust was reported"),
-        _field("precip", Float32, "in", "precipitation of the hour"),
-        _field("pressure", Float32, "hPa", "pressure at sea level"),
-        _field("visib", Float32, "mi", "visibility, at most 10"),
+        _field("temp", Float32, "°F", "temperature", "-60..140"),
+        _field("dewp", Float32, "°F", "dew point", "-60..140"),
+        _field("humid", Float32, "%", "relative humidity", "0..100"),
+        _field("wind_dir", Float32, "°", "direction the wind blows from", "0..360"),
+        _field("wind_speed", Float32, "mph", "wind speed; the source has one implausible value above 1,000", "0..250"),
+        _field("wind_gust", Float32, "mph", "gust speed; null where no gust was reported", "0..250"),
+        _field("precip", Float32, "in", "precipitation of the hour", "0..20"),
+        _field("pressure", Float32, "hPa", "pressure at sea level", "850..1100"),
+        _field("visib", Float32, "mi", "visibility, at most 10", "0..10"),
     ],
     description="hourly weather at the origin, known when its hour is over",
     owner=OWNER,
-    tags={"cadence": "1h"},
+    tags={"cadence": "1h", "freshness": "3h"},
 )
 
 origin_departures = FeatureView(
@@ -88,17 +91,25 @@ origin_departures = FeatureView(
     ttl=timedelta(hours=1),
     source=_source("origin_departures"),
     schema=[
-        _field("dep_count_1h", Int64, "flights", "departures of the last hour"),
+        _field("dep_count_1h", Int64, "flights", "departures of the last hour", "0.."),
         _field("dep_delay_mean_1h", Float32, "min", "mean delay of the last hour's departures"),
         _field("dep_delay_max_1h", Float32, "min", "largest delay of the last hour's departures"),
         _field("dep_delay_mean_3h", Float32, "min", "mean delay of the last 3 hours' departures"),
-        _field("dep_delayed_share_3h", Float32, "share", "departures of the last 3 hours delayed by over 15 minutes"),
-        _field("waiting_3h", Int64, "flights", "scheduled in the last 3 hours and not departed, cancelled or not"),
-        _field("scheduled_next_1h", Int64, "flights", "departures scheduled for the coming hour"),
+        _field(
+            "dep_delayed_share_3h",
+            Float32,
+            "share",
+            "departures of the last 3 hours delayed by over 15 minutes",
+            "0..1",
+        ),
+        _field(
+            "waiting_3h", Int64, "flights", "scheduled in the last 3 hours and not departed, cancelled or not", "0.."
+        ),
+        _field("scheduled_next_1h", Int64, "flights", "departures scheduled for the coming hour", "0.."),
     ],
     description="how departures from the origin are going, every 15 minutes",
     owner=OWNER,
-    tags={"cadence": "15min"},
+    tags={"cadence": "15min", "freshness": "45m"},
 )
 
 carrier_recent = FeatureView(
@@ -107,15 +118,15 @@ carrier_recent = FeatureView(
     ttl=timedelta(hours=24),
     source=_source("carrier_recent"),
     schema=[
-        _field("arrivals_6h", Int64, "flights", "landings of the last 6 hours"),
+        _field("arrivals_6h", Int64, "flights", "landings of the last 6 hours", "0.."),
         _field("arr_delay_mean_6h", Float32, "min", "mean arrival delay of the last 6 hours' landings"),
-        _field("late_share_6h", Float32, "share", "landings of the last 6 hours late by over 15 minutes"),
+        _field("late_share_6h", Float32, "share", "landings of the last 6 hours late by over 15 minutes", "0..1"),
         _field("arr_delay_mean_24h", Float32, "min", "mean arrival delay of the last 24 hours' landings"),
         _field("dep_delay_mean_3h", Float32, "min", "mean delay of the last 3 hours' departures"),
     ],
     description="the carrier's last hours, every hour",
     owner=OWNER,
-    tags={"cadence": "1h"},
+    tags={"cadence": "1h", "freshness": "12h"},
 )
 
 carrier_history = FeatureView(
@@ -124,14 +135,14 @@ carrier_history = FeatureView(
     ttl=timedelta(days=3),
     source=_source("carrier_history"),
     schema=[
-        _field("flights_30d", Int64, "flights", "landings of the last 30 days"),
+        _field("flights_30d", Int64, "flights", "landings of the last 30 days", "0.."),
         _field("arr_delay_mean_30d", Float32, "min", "mean arrival delay of those landings"),
-        _field("arr_delay_std_30d", Float32, "min", "sample standard deviation of their arrival delay"),
-        _field("late_share_30d", Float32, "share", "those late by over 15 minutes"),
+        _field("arr_delay_std_30d", Float32, "min", "sample standard deviation of their arrival delay", "0.."),
+        _field("late_share_30d", Float32, "share", "those late by over 15 minutes", "0..1"),
     ],
     description="the carrier's last 30 days, daily at 09:00 UTC",
     owner=OWNER,
-    tags={"cadence": "1d"},
+    tags={"cadence": "1d", "freshness": "2d"},
 )
 
 route_history = FeatureView(
@@ -140,16 +151,16 @@ route_history = FeatureView(
     ttl=timedelta(days=3),
     source=_source("route_history"),
     schema=[
-        _field("flights_30d", Int64, "flights", "landings of the last 30 days"),
+        _field("flights_30d", Int64, "flights", "landings of the last 30 days", "0.."),
         _field("arr_delay_mean_30d", Float32, "min", "mean arrival delay of those landings"),
-        _field("arr_delay_std_30d", Float32, "min", "sample standard deviation of their arrival delay"),
-        _field("late_share_30d", Float32, "share", "those late by over 15 minutes"),
-        _field("air_time_mean_30d", Float32, "min", "mean time in the air"),
-        _field("distance", Float32, "mi", "distance between the airports"),
+        _field("arr_delay_std_30d", Float32, "min", "sample standard deviation of their arrival delay", "0.."),
+        _field("late_share_30d", Float32, "share", "those late by over 15 minutes", "0..1"),
+        _field("air_time_mean_30d", Float32, "min", "mean time in the air", "0.."),
+        _field("distance", Float32, "mi", "distance between the airports", "0.."),
     ],
     description="the route's last 30 days, daily at 09:00 UTC",
     owner=OWNER,
-    tags={"cadence": "1d"},
+    tags={"cadence": "1d", "freshness": "2d"},
 )
 
 route_recent = FeatureView(
@@ -164,7 +175,7 @@ route_recent = FeatureView(
     ],
     description="the route's last landings, a row per landing",
     owner=OWNER,
-    tags={"cadence": "event"},
+    tags={"cadence": "event", "freshness": "12h"},
 )
 
 aircraft_previous_leg = FeatureView(
@@ -175,13 +186,13 @@ aircraft_previous_leg = FeatureView(
     schema=[
         _field("prev_arr_delay", Float32, "min", "arrival delay of the leg; null where it was diverted"),
         _field("prev_dep_delay", Float32, "min", "departure delay of the leg"),
-        _field("prev_air_time", Float32, "min", "time in the air"),
-        _field("prev_distance", Float32, "mi", "distance of the leg"),
-        _field("legs_7d", Int64, "flights", "legs out of New York that ended in the 7 days up to its landing"),
+        _field("prev_air_time", Float32, "min", "time in the air", "0.."),
+        _field("prev_distance", Float32, "mi", "distance of the leg", "0.."),
+        _field("legs_7d", Int64, "flights", "legs out of New York that ended in the 7 days up to its landing", "0.."),
     ],
     description="the leg the aircraft flew last: it happens at its departure and is known at its landing",
     owner=OWNER,
-    tags={"cadence": "event"},
+    tags={"cadence": "event", "freshness": "12h"},
 )
 
 aircraft = FeatureView(
@@ -190,9 +201,9 @@ aircraft = FeatureView(
     ttl=timedelta(0),
     source=_source("aircraft"),
     schema=[
-        _field("manufacture_year", Int64, "year", "year of manufacture"),
-        _field("seats", Int64, "seats", "number of seats"),
-        _field("engines", Int64, "engines", "number of engines"),
+        _field("manufacture_year", Int64, "year", "year of manufacture", "1900..2100"),
+        _field("seats", Int64, "seats", "number of seats", "1..1000"),
+        _field("engines", Int64, "engines", "number of engines", "1..10"),
         _field("engine_type", String, "name", "such as `Turbo-fan`"),
         _field("manufacturer", String, "name", "such as `BOEING`"),
     ],

@@ -1,5 +1,6 @@
 """Fixtures that every kind of test may use: real servers, started on first use, one of each per run."""
 
+import gc
 import os
 import shutil
 import sys
@@ -25,6 +26,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     import skewless.adapters.feast_import  # noqa: F401
 
 load_profile()
+
+# Collecting makes millions of objects that stay: looking through them again and again would take a third of the time.
+gc.disable()
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +92,15 @@ def no_inherited_metrics_folder() -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """So must not what test modules have imported until now."""
+    """So must not what test modules have imported until now; and what they made is never garbage."""
     _forget_metrics_folder()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Libraries that count what is left of theirs at the end are to find it gone."""
+    gc.unfreeze()
 
 
 def _forget_metrics_folder() -> None:

@@ -23,11 +23,11 @@ from skewless.drift.alarms import Alarm
 from skewless.errors import SkewlessError
 from skewless.limits import STREAM_BYTES_MIN
 from skewless.monitor_limits import DRIFT_INTERVAL_S, DRIFT_REPORTS_WAITING_MAX
+from skewless.monitor_settings import MonitorSettings
 from skewless.registry.database import engine
 from skewless.registry.drift_records import DriftKey, DriftRecords
 from skewless.registry.drift_scores import alarm_id
 from skewless.registry.repository import system_clock
-from skewless.settings import MonitorSettings
 from skewless.timestamps import SECOND_US, format_timestamp
 from skewless_monitor.drift_collector import families
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
-from skewless.settings import MonitorSettings
+from skewless.monitor_settings import MonitorSettings
 
 
 class Job(Protocol):
@@ -19,7 +19,7 @@ class Job(Protocol):
 
     @property
     def name(self) -> str:
-        """One of `skewless.settings.MONITOR_JOBS`."""
+        """One of `skewless.monitor_settings.MONITOR_JOBS`."""
 
     @property
     def interval_s(self) -> float:

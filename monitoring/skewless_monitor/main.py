@@ -10,7 +10,8 @@ from types import FrameType
 from skewless.adapters.json_log import log_json_lines
 from skewless.adapters.without_pandas import leave_pandas_out
 from skewless.errors import SkewlessError
-from skewless.settings import MonitorSettings, describe, load_settings
+from skewless.monitor_settings import MonitorSettings
+from skewless.settings import describe, load_settings
 
 # Brings prometheus_client before any job comes: Feast has one that is imported after it keep its values in files.
 from skewless_monitor.service import MonitorService

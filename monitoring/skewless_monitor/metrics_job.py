@@ -16,11 +16,12 @@ from skewless.adapters.model_metrics_log import Counted
 from skewless.adapters.model_metrics_run import BundleLabels, Kept, ListedSlices, keep_endpoint_up
 from skewless.model_metrics.history import PAST_PERIODS
 from skewless.monitor_limits import MODEL_METRICS_INTERVAL_S
+from skewless.monitor_settings import MonitorSettings
 from skewless.registry.database import engine
 from skewless.registry.model_metrics import ModelMetrics
 from skewless.registry.records import EndpointRecord
 from skewless.registry.repository import Registry, system_clock
-from skewless.settings import Home, MonitorSettings
+from skewless.settings import Home
 from skewless.timestamps import HOUR_US, SECOND_US
 from skewless_monitor.metrics_collector import EndpointShown, families
 

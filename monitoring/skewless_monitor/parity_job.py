@@ -16,9 +16,9 @@ from prometheus_client.metrics_core import Metric
 from skewless.adapters.artifact_address import BucketAddress, parse_artifacts_url
 from skewless.adapters.spool import SPOOL
 from skewless.monitor_limits import PARITY_FULL_LOOK_S, PARITY_LOOK_S
+from skewless.monitor_settings import MonitorSettings
 from skewless.registry.database import engine
 from skewless.registry.parity_history import ParityHistory
-from skewless.settings import MonitorSettings
 from skewless_monitor.parity_collector import ParitySnapshot, families, snapshot
 from skewless_monitor.parity_process import ParityProcess
 

@@ -22,11 +22,12 @@ from skewless.cli.parity_parts import WorkspaceParts
 from skewless.cli.workspace import Workspace
 from skewless.errors import SkewlessError
 from skewless.monitor_limits import PARITY_MEMORY
+from skewless.monitor_settings import MonitorSettings
 from skewless.registry.database import engine
 from skewless.registry.parity_history import ParityHistory
 from skewless.registry.repository import Registry
 from skewless.serving.log_privacy import LogPrivacy
-from skewless.settings import MonitorSettings, Settings, load_settings
+from skewless.settings import Settings, load_settings
 
 _STATM = Path("/proc/self/statm")
 

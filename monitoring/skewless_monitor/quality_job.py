@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from prometheus_client.metrics_core import Metric
 
 from skewless.monitor_limits import QUALITY_INTERVAL_S
+from skewless.monitor_settings import MonitorSettings
 from skewless.registry.database import engine
 from skewless.registry.quality_results import QualityResults, ViewQuality
-from skewless.settings import MonitorSettings
 from skewless_monitor.quality_collector import families
 
 

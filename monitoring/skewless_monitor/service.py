@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from skewless.adapters.status_listener import listening
 from skewless.limits import MONITOR_REQUEST_S, MONITOR_STOP_S
-from skewless.settings import MonitorSettings, variable_name
+from skewless.monitor_settings import MonitorSettings
+from skewless.settings import variable_name
 from skewless_monitor.jobs import Job, opener
 from skewless_monitor.listener import answers
 from skewless_monitor.monitor_collector import MonitorCollector

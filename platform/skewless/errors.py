@@ -9,6 +9,8 @@
     ├── Unauthenticated           nobody that this server knows has asked
     ├── Forbidden                 whoever asked is known, and may not do this
     ├── Rejected                  a feature is missing or stale and its policy is `reject`
+    ├── BatchRefused              a batch of feature rows does not pass its quality suite
+    ├── VerificationFailed        what was written is not what it was written from
     ├── InvalidDefinition         a feature, transform, model or contract is declared wrongly
     ├── InvalidSettings           an environment variable or settings value is wrong
     ├── BundleRefused             an artifact does not verify; it must not serve
@@ -105,6 +107,19 @@ class BatchRefused(SkewlessError):
     """A batch of feature rows does not pass its view's quality suite; nothing of it was written."""
 
     code = "batch_refused"
+
+
+class VerificationFailed(SkewlessError):
+    """What was written does not compare equal with what it was written from.
+
+    `examples` name entities and values, for whoever looks on: they are kept nowhere, where no deletion would find them.
+    """
+
+    code = "verification_failed"
+
+    def __init__(self, message: str, *, examples: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.examples = examples
 
 
 class InvalidDefinition(SkewlessError):

@@ -229,3 +229,7 @@ DRIFT_REPORT_MEMORY_BYTES = 3_072 * MIB
 assert DRIFT_SHOWN_KEYS_MAX < DRIFT_BUNDLES_KEPT
 assert DRIFT_HISTORY_DAYS < DRIFT_FINE_DAYS < DRIFT_COARSE_DAYS
 assert CONSUMED_SEGMENTS_KEEP_S < DRIFT_PARTIALS_KEEP_S
+METRICS_PAGE_BYTES_MAX = 64 * MIB
+"""A page of metrics that `skewless top` reads: a monitor's 100,000 series take some 15 MiB."""
+METRICS_PAGE_TIMEOUT_S = 2.0
+"""Until a process that does not tell its metrics is shown as one that does not answer."""

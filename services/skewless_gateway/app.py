@@ -1,38 +1,17 @@
 """The gateway's HTTP application: the front door, and FastAPI behind it, which documents what is answered."""
 
-import http
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
+from dataclasses import replace
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
 from skewless_gateway import documentation
 from skewless_gateway.asgi import FrontDoor
 from skewless_gateway.edges import oip_documentation
 from skewless_gateway.gateway import Gateway
 from skewless_gateway.routes import hot_routes
-from skewless_http.http_message import Reply
-from skewless_http.middleware import RequestEnvelope
-from skewless_http.problems import problem
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentedRoute:
-    """A route as the OpenAPI document tells of it."""
-
-    method: str
-    path: str
-    name: str
-    description: str
-    documentation: dict[str, Any]
-
+from skewless_http.documented_app import DocumentedRoute, documented_app
 
 DOCUMENTED = (
     DocumentedRoute(
@@ -95,70 +74,18 @@ def create_app(open_gateway: Callable[[], AbstractAsyncContextManager[Gateway]])
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_gateway() as gateway:
-            app.state.gateway = gateway
+            app.state.requested = gateway.metrics.answers.requested
             front.open(hot_routes(gateway), gateway)
             yield
 
-    # The documentation page's scripts come from an installed package, so it works where no network is.
-    app = FastAPIOffline(
-        title=documentation.TITLE,
-        description=documentation.DESCRIPTION,
-        version=version("skewless"),
-        lifespan=lifespan,
-        redirect_slashes=False,
-        redoc_url=None,
-    )
-    for entry in DOCUMENTED:
-        parameters = {"parameters": documentation.PATH_PARAMETERS} if "{endpoint}" in entry.path else {}
-        app.add_api_route(
-            entry.path,
-            _answered_in_front,
-            methods=[entry.method],
-            name=entry.name,
-            description=entry.description,
-            response_class=Response,
-            response_model=None,
-            openapi_extra={**parameters, **entry.documentation},
-        )
-    described = app.openapi
-
-    def with_security() -> dict[str, Any]:
-        document = described()
-        document.setdefault("components", {})["securitySchemes"] = documentation.SECURITY_SCHEMES
-        return document
-
-    app.openapi = with_security  # type: ignore[method-assign]  # FastAPI's own way to extend the document
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_middleware(RequestEnvelope)
-    front = FrontDoor(app)
+    front = FrontDoor(documented_app(documentation.TITLE, documentation.DESCRIPTION, _with_paths(), lifespan))
     return front
 
 
-async def _answered_in_front(_request: Request) -> Response:
-    raise AssertionError("the front door answers every documented route")
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """Paths and methods that no route has."""
-    assert isinstance(error, HTTPException), "registered for nothing else"
-    headers = (error.headers or {}).items()
-    listed = ", ".join(f"{entry.method} {entry.path}" for entry in DOCUMENTED)
-    is_method = error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED
-    return as_response(
-        problem(
-            error.status_code,
-            "method_not_allowed" if is_method else "path_not_found",
-            f"{request.method} {request.url.path[:200]}: {error.detail}",
-            request_id=request.state.request_id,
-            headers=tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers),
-            allowed=listed,
-            hint="/docs describes every route",
-        )
+def _with_paths() -> tuple[DocumentedRoute, ...]:
+    """The routes, those of an endpoint with what its name may be."""
+    endpoint = {"parameters": documentation.PATH_PARAMETERS}
+    return tuple(
+        replace(each, documentation={**endpoint, **each.documentation}) if "{endpoint}" in each.path else each
+        for each in DOCUMENTED
     )
-
-
-def as_response(reply: Reply) -> Response:
-    """A whole reply as the web framework sends it."""
-    assert isinstance(reply.body, bytes), "what FastAPI answers is whole"
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
-    return Response(reply.body, reply.status, headers, reply.content_type.decode("latin-1"))

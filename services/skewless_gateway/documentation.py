@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from skewless.limits import BODY_BYTES_MAX, DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, OUTCOMES_MAX, ROWS_MAX
+from skewless_http.documented_app import PROBLEM_SCHEMA
 
 TITLE = "Skewless gateway"
 DESCRIPTION = "Online predictions from a feature store. Every error is a problem document with a stable `code`."
@@ -16,16 +17,7 @@ _PROBLEM = {
     "description": "What is wrong, where, what is allowed and what to do",
     "content": {
         "application/problem+json": {
-            "schema": {
-                "type": "object",
-                "required": ["type", "title", "status", "code", "detail", "request_id"],
-                "properties": {
-                    name: {"type": "integer" if name == "status" else "string"}
-                    for name in (
-                        "type", "title", "status", "code", "detail", "path", "allowed", "hint", "request_id",
-                    )
-                },
-            },
+            "schema": PROBLEM_SCHEMA,
             "example": {
                 "type": "urn:skewless:problem:mistyped_field",
                 "title": "The request is not valid",
@@ -50,10 +42,6 @@ def _answer(example: dict[str, Any], *statuses: int) -> dict[str, Any]:
     return {"200": ok, **{str(status): _PROBLEM for status in statuses}}
 
 
-SECURITY_SCHEMES: dict[str, Any] = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the identity provider."},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {}]
 """Either of them; none is needed in development mode, and where the connection's certificate says who asks."""
 _ENDPOINT = {

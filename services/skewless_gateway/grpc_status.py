@@ -23,6 +23,7 @@ from skewless.errors import (
     StackFailed,
     Unauthenticated,
     Unavailable,
+    VerificationFailed,
 )
 from skewless_gateway.edges.error_objects import error_text
 
@@ -35,6 +36,7 @@ STATUS_OF_CLASS: dict[type[SkewlessError], StatusCode] = {
     Forbidden: StatusCode.PERMISSION_DENIED,
     Rejected: StatusCode.FAILED_PRECONDITION,
     BatchRefused: StatusCode.FAILED_PRECONDITION,
+    VerificationFailed: StatusCode.INTERNAL,
     InvalidDefinition: StatusCode.INTERNAL,
     InvalidSettings: StatusCode.INTERNAL,
     BundleRefused: StatusCode.INTERNAL,

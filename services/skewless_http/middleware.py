@@ -54,4 +54,4 @@ class RequestEnvelope:
                 await send_reply(send_with_id, reply.status, [(b"content-type", reply.content_type)], reply.body)
         finally:
             if scope["path"].startswith("/v1/"):
-                scope["app"].state.gateway.metrics.answers.requested("", status)
+                scope["app"].state.requested("", status)

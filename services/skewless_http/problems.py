@@ -24,6 +24,7 @@ from skewless.errors import (
     StackFailed,
     Unauthenticated,
     Unavailable,
+    VerificationFailed,
 )
 from skewless_http.http_message import BODY_TOO_SLOW, RawHeaders, Reply
 from skewless_http.security.headers import challenge, rate_headers
@@ -37,6 +38,7 @@ STATUS_OF_CLASS: dict[type[SkewlessError], int] = {
     Forbidden: 403,
     Rejected: 422,
     BatchRefused: 422,
+    VerificationFailed: 500,
     InvalidDefinition: 500,
     InvalidSettings: 500,
     BundleRefused: 500,

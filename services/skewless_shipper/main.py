@@ -2,14 +2,10 @@
 
 import logging
 import os
-import queue
-import signal
 import sys
-import threading
-from collections.abc import Callable
-from types import FrameType
 
 from skewless.adapters.json_log import log_json_lines
+from skewless.adapters.stop_signals import stop_by_signal
 from skewless.adapters.without_pandas import leave_pandas_out
 from skewless.errors import Conflict, SkewlessError
 from skewless.settings import ShipperSettings, describe, load_settings
@@ -40,23 +36,3 @@ def run() -> None:
     except SkewlessError as error:
         _LOGGER.error("%s", error)  # noqa: TRY400  # as above
         sys.exit(EXIT_FAILED)
-
-
-def stop_by_signal(stop: Callable[[], None]) -> None:
-    """Call `stop` once SIGTERM or SIGINT comes, whatever the main thread does then; in another thread.
-
-    A handler interrupts the main thread anywhere, also where that holds the lock of an event it begins to wait for. To
-    set the event there would wait for the very thread that was interrupted; a queue's put may interrupt its own get.
-    """
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def tell(number: int, _frame: FrameType | None) -> None:
-        signals.put(number)
-
-    def wait() -> None:
-        signals.get()
-        stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
-    threading.Thread(target=wait, name="signals", daemon=True).start()

@@ -26,7 +26,7 @@ class ShippingService:
         self._metrics = ShipperMetrics()
 
     def stop(self) -> None:
-        """End after what is under way. For any thread, and for no signal's handler: see `main.stop_by_signal`."""
+        """End after what is under way. For any thread, and for no signal's handler: see `adapters.stop_signals`."""
         self._stopped.set()
 
     def run(self) -> None:

@@ -67,7 +67,7 @@ async def asked(backend: ModelBackend, *, timeout_s: float = 30.0) -> dict[str, 
 
 async def assert_answers_again(backend: ModelBackend) -> None:
     """Once the server is well it answers rightly, on the same backend; connections may have to be made anew."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(80):
         while True:
             try:
                 outputs = await asked(backend)

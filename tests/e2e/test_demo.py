@@ -198,6 +198,15 @@ def test_doctor_finds_nothing_wrong(finished: FinishedDemo) -> None:
     assert "endpoint flight-delay" in examined.stdout
 
 
+def test_top_shows_what_the_demo_left(finished: FinishedDemo) -> None:
+    shown = _run(finished, "top", "--once", "--json", "--every", "0.5")
+    assert shown.returncode == 0, shown.stderr
+    frame = json.loads(shown.stdout)
+    (line,) = frame["endpoints"]
+    assert (line["name"], line["computed"], line["waiting"], frame["silent"]) == ("flight-delay", 0, 0, [])
+    assert re.fullmatch("[0-9a-f]{12}", line["bundle"])
+
+
 def test_features_can_go_back_in_time_only_by_reset(finished: FinishedDemo) -> None:
     back = _run(finished, "materialize", "--as-of", "2013-04-20", "--reset", "--json")
     assert back.returncode == 0, back.stderr

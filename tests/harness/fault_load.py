@@ -25,8 +25,9 @@ CALLERS = 4
 DEADLINE_MS = 2_000
 SLOWEST_S = 20.0
 """The longest that a caller may wait: its deadline, and a machine that others use too. Who is forgotten waits on."""
-PAUSE_S = 0.005
-"""Between an answer and the caller's next question: some request of several callers is always on its way."""
+PAUSE_S = 0.015
+"""Between an answer and the caller's next question: of several callers some request is nearly always on its way, and
+the machine is left some time for what is tested."""
 TOLD_S = 30.0
 """How long a load may take to show what a test waits for."""
 _STORED = {"weather__temp": 21.5, "weather__wind_dir": 270, "aircraft__seats": 180, "noise__level": 0.5}

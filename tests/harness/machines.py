@@ -97,8 +97,7 @@ class Machine:
             connections = 12 if "SKEWLESS_GATEWAY_WORKERS" in self.specs["gateway"].environment else 1
             if any(ask().status_code != 200 for _ in range(connections)):
                 return False
-            workers = http_calls.get(f"{self.admin_url}/readyz", timeout=10).json().get("workers", {})
-            return all(each["ready"] for each in workers.values())
+            return self._are_workers_ready()
 
         what = f"the endpoint answers\n{tail(self.specs['gateway'].log_file)}"
         wait_until(is_answered, what, timeout_s=60)
@@ -125,9 +124,14 @@ class Machine:
 
     def _is_ready(self) -> bool:
         try:
-            return http_calls.get(f"{self.url}/readyz", timeout=10).status_code == 200
+            return http_calls.get(f"{self.url}/readyz", timeout=10).status_code == 200 and self._are_workers_ready()
         except httpx.TransportError:
             return False
+
+    def _are_workers_ready(self) -> bool:
+        """Every one of them, where there are several: who asks the gateway meets any of them."""
+        workers = http_calls.get(f"{self.admin_url}/readyz", timeout=10).json().get("workers", {})
+        return all(each["ready"] for each in workers.values())
 
 
 @contextmanager

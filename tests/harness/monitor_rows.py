@@ -1,4 +1,4 @@
-"""A row in every table of the monitors and of the quality gates."""
+"""A row in every table of the monitors, of the quality gates and of schedules."""
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from skewless.registry import drift_tables, parity_tables
 from skewless.registry.database import WRITES
 from skewless.registry.model_metrics import ModelMetrics
 from skewless.registry.quality_results import QualityResults, QuarantineRecord, ResultRecord, RunRecord
+from skewless.registry.schedules import Schedules
 from skewless.registry.tables import Base
 from skewless.timestamps import Micros
 
@@ -36,6 +37,9 @@ def fill_monitors(engine: Engine) -> None:
         "run-1", "weather", "weather", digest("suite"), "materialize", "rows", 1, 2, 3, 4, 1, Decision.QUARANTINE,
         (result,),
     )  # fmt: skip
+    schedules = Schedules(engine)
+    schedules.follow({"weather": "15 * * * *"})
+    schedules.alive("scheduler-1", 2)
     held = QuarantineRecord("batch-1", "run-1", "weather", "weather/batch-1.parquet", digest("rows"), 1, 2, 2)
     QualityResults(engine).add(run, held)
 

@@ -61,6 +61,9 @@ class WorldParts:
     def materialized(self, feature_service: str) -> Mapping[str, tuple[tuple[int, int], ...]]:
         return self.world.repository.materialized(SERVICE if feature_service == APART_SERVICE else feature_service)
 
+    def ingested(self) -> None:
+        """Nothing is ingested in the world."""
+
     def registered(self) -> CompiledRegistry | None:
         registered = self.world.repository.compiled()
         if self.contract == self.world.contract():

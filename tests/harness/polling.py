@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-SOON_S = 30.0
+SOON_S = 60.0
 _EVERY_S = 0.001
 
 

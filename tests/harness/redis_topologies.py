@@ -23,7 +23,7 @@ from skewless.stack.valkey import binary, valkey_spec
 
 SLOTS = 16_384
 SERVICE = "features"
-READY_S = 20.0
+READY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from skewless.stack.valkey import valkey_spec
 
 READY_TIMEOUT_S = 60.0
 """A server is ready in about 2 s; the rest is for a machine that is busy with other tests."""
+PATIENCE = 4.0
+"""How many times longer than a test says it is waited for what is to come: what never comes fails all the same."""
 POLL_S = 0.05
 
 
@@ -67,7 +69,7 @@ def running(spec: ProcessSpec) -> Iterator[RunningProcess]:
     """The process of a spec, once it passes its own health check; stopped on leaving."""
     process = start(spec)
     try:
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        deadline = time.monotonic() + READY_TIMEOUT_S * PATIENCE
         while not answers(spec):
             status = process.exit_status()
             ended = status is not None and describe_exit(status)
@@ -103,9 +105,12 @@ def listeners() -> set[tuple[str, int]]:
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = READY_TIMEOUT_S) -> None:
-    """Return as soon as the condition holds. Fails the test, naming `what` was awaited, past the deadline."""
-    deadline = time.monotonic() + timeout_s
+    """Return as soon as the condition holds. Fails the test, naming `what` was awaited, long past `timeout_s`.
+
+    That is how long it may take on a machine that is busy; one may be slower and busier still (`PATIENCE`).
+    """
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+            raise AssertionError(f"not within {timeout_s * PATIENCE:g} s: {what}")
         time.sleep(POLL_S)

@@ -19,12 +19,13 @@ from skewless.adapters.log_tables import PREDICTIONS
 from skewless.drift.season import Grade
 from skewless.errors import Unavailable
 from skewless.monitor_limits import DRIFT_FILE_TRIES, DRIFT_RETRY_S
+from skewless.monitor_settings import MonitorSettings
 from skewless.registry import database
 from skewless.registry.drift_records import DriftRecords
 from skewless.registry.drift_upkeep import DriftUpkeep
 from skewless.registry.repository import Registry, system_clock
 from skewless.serving.monitoring_policy import DriftPolicy, MonitoringPolicy
-from skewless.settings import MonitorSettings, Settings, load_settings
+from skewless.settings import Settings, load_settings
 from skewless.timestamps import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Micros
 from skewless_monitor.drift_job import open_job, report_environment
 

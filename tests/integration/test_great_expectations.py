@@ -7,6 +7,7 @@ import math
 import random
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from harness.feature_repository import FEAST_WARNS, SERVICE, START_US, STATIONS,
 from harness.naive_suites import NaiveRunner, failing_rows, is_null
 from harness.quality_views import AS_OF, SCHEMA, SUITE, sensor_rows
 from harness.servers import ValkeyServer
-from skewless.adapters.feast_repository import Connections, FeatureRepository
+from skewless.adapters.feast_repository import Connections, FeatureRepository, JudgedSource
 from skewless.adapters.known_rows import KnownRows
 from skewless.adapters.quality_files import load_suites
 from skewless.adapters.quality_gate import Batch, Judgement, QualityGate, judge
@@ -324,13 +325,18 @@ def test_materialize_writes_the_newest_row_that_passes_and_nothing_where_a_batch
     with small_repository(tmp_path / "made", "small_gated") as small:
         repository = small.open(f"{valkey_server.host}:{valkey_server.port}", small.data / "feast.db")
         repository.apply(small.definitions())
+        views = repository.stored().views
         expectations = (
             Expectation(ROW_COUNT, {"min_value": 1}),
             Expectation(BETWEEN, {"column": "temp", "min_value": 0, "max_value": 20}, on_failure=ASIDE),
         )
         suite = Suite("weather", "weather", expectations, reviewed="2024-01-01", quarantine_share_max=1.0)
         gate = QualityGate({"weather": suite}, NaiveRunner(), results, Quarantine(tmp_path / "quarantine"))
-        with repository.judged(as_of, lambda _: None, gate) as judged:
+        with ExitStack() as kept:
+            rows = {name: kept.enter_context(gate.judged(view, as_of)) for name, view in views.items()}
+            judged = {
+                name: JudgedSource(views[name].source.path, each) for name, each in rows.items() if each is not None
+            }
             repository.materialize(as_of, lambda _: None, judged)
         assert sorted(gate.ungated) == ["leg", "network"]
         served = repository.online_features(SERVICE, [{"station": each, "line": 1} for each in STATIONS])
@@ -342,7 +348,7 @@ def test_materialize_writes_the_newest_row_that_passes_and_nothing_where_a_batch
         online_store.flushdb()
         strict = Suite("weather", "weather", (Expectation(ROW_COUNT, {"min_value": 10**6}),), reviewed="2024-01-01")
         stopping = QualityGate({"weather": strict}, NaiveRunner(), results, Quarantine(tmp_path / "quarantine"))
-        with pytest.raises(BatchRefused), repository.judged(as_of, lambda _: None, stopping):
+        with pytest.raises(BatchRefused), stopping.judged(views["weather"], as_of):
             pytest.fail("nothing may be written")
     assert online_store.dbsize() == 0
     online_store.close()

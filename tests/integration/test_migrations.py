@@ -17,14 +17,22 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
+from harness.materialization_rows import fill_materializations
 from harness.monitor_rows import fill_monitors
 from harness.postgres import PostgresServer
 from skewless.canonical_json import digest
 from skewless.errors import InvalidSettings, Unavailable
+from skewless.features.chosen_entities import ChosenEntities
 from skewless.features.compiled_registry import CompiledRegistry
+from skewless.features.definition_metadata import DefinitionSet
+from skewless.ingestion.batches import BatchKind, IncomingRequest
 from skewless.registry import database
 from skewless.registry.api_scopes import ApiScope
 from skewless.registry.consumed_segments import ConsumedSegments, DeliveredRows
+from skewless.registry.definitions import Definitions
+from skewless.registry.entity_deletions import DeletionRequest, Deletions
+from skewless.registry.ingest_batches import Bounds, IngestBatches, PackedBatch
+from skewless.registry.lineage_events import LineagePosition, LineagePositions
 from skewless.registry.records import BundleRecord, DatasetRecord, EvaluationRecord
 from skewless.registry.repository import Registry
 from skewless.registry.schema import Base
@@ -157,6 +165,13 @@ def _fill(url: str) -> None:
         snapshots = FeatureSnapshots(engine)
         empty = CompiledRegistry("demo", {}, {}, {})
         snapshots.store(empty, findings=(), source=digest("source"), actor="ann", reason="apply")
+        Definitions(engine).begin(DefinitionSet("demo"), plan={}, before=digest("source"), actor="ann", reason="apply")
+        LineagePositions(engine).told("catalogue", LineagePosition(3, 4))
+        request = IncomingRequest("ann", "key", digest("rows"), 1, {"rows": 1})
+        batch = PackedBatch(BatchKind.ROWS, "clicks", b"rows", 1, 5, (request,), Micros(1), "", 4)
+        IngestBatches(engine).accept(batch, Bounds(10, 10))
+        fill_materializations(engine)
+        Deletions(engine).begin(DeletionRequest(ChosenEntities({"tail": "N1"})))
         fill_monitors(engine)
 
 
@@ -264,7 +279,7 @@ def test_the_schema_goes_down_and_up_again_step_by_step_with_data_in_its_tables(
 
 def test_each_migration_can_be_taken_back_and_made_again(url: str) -> None:
     schemas: list[dict[str, Any]] = [{}]
-    revisions = ["base", "0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"]
+    revisions = ["base", *(f"{number:04}" for number in range(1, 16))]
     for revision in revisions[1:]:
         _move(url, revision)
         with _opened(url) as engine:

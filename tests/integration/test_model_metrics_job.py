@@ -20,6 +20,7 @@ from skewless.cli.main import main
 from skewless.dtypes import Dtype, column_of
 from skewless.errors import BundleRefused, InvalidDefinition
 from skewless.model_metrics.history import PAST_PERIODS
+from skewless.monitor_settings import MonitorSettings
 from skewless.registry.database import engine, upgrade
 from skewless.registry.model_metrics import ModelMetrics
 from skewless.registry.records import BundleRecord
@@ -27,7 +28,6 @@ from skewless.registry.repository import Registry, system_clock
 from skewless.serving.monitoring_policy import MetricsPolicy, MonitoringPolicy
 from skewless.serving.outcome_terms import OutcomeTerms
 from skewless.serving.records import AnsweredBatch, Outcome
-from skewless.settings import MonitorSettings
 from skewless.timestamps import DAY_US, SECOND_US
 from skewless_monitor.metrics_job import MetricsJob, open_job
 

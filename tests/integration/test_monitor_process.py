@@ -14,7 +14,7 @@ import pytest
 
 from harness.http_calls import get
 from harness.servers import running, wait_until
-from skewless.settings import MONITOR_JOBS
+from skewless.monitor_settings import MONITOR_JOBS
 from skewless.stack.monitor import monitor_spec, told_jobs
 from skewless.stack.ports import LOOPBACK, free_ports
 from skewless.stack.process import RunningProcess
@@ -132,7 +132,7 @@ def test_only_the_jobs_that_are_named_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"JOBS": "drfit"}, "it has drift, metrics, parity, quality"),
+        ({"JOBS": "drfit"}, "it has drift, freshness, metrics, parity, quality"),
         ({"LOG_STORE": ""}, "SKEWLESS_MONITOR_LOG_STORE or SKEWLESS_MONITOR_PREDICTION_LOG must be given"),
         ({"DATABSE_URL": "sqlite://"}, "did you mean SKEWLESS_MONITOR_DATABASE_URL"),
     ],

@@ -24,7 +24,7 @@ COMMAND = HashCommand.compile((b"version",), hash_size=0)
 KEYS = [b"hot:%d" % number for number in range(40)]
 BARRIER = b"barrier"
 TIMEOUT_S = 2.0
-PATIENCE_S = 20.0
+PATIENCE_S = 80.0
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,11 @@ from skewless.dtypes import Dtype
 from skewless.errors import BatchRefused, BundleRefused, Conflict, InvalidDefinition, NotFound
 from skewless.features.contract import FeatureField, JoinKey, ViewRead
 from skewless.features.point_in_time import OfflineSource
+from skewless.monitor_settings import MonitorSettings
 from skewless.quality.suite import OnFailure
 from skewless.quality.verdict import Decision
 from skewless.registry import database
 from skewless.registry.quality_results import QualityResults, QuarantineState, RunRecord
-from skewless.settings import MonitorSettings
 from skewless.timestamps import DAY_US, HOUR_US, from_micros
 from skewless_monitor.jobs import Job
 from skewless_monitor.quality_job import open_job

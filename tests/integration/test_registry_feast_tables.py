@@ -371,5 +371,5 @@ def test_apply_registers_nothing_where_no_snapshot_can_follow(shop: Shop, tmp_pa
     }
     done = CliRunner().invoke(main, ["apply"], env=environment)
     assert done.exit_code == 3
-    assert "no such table: feature_snapshots" in done.stderr
+    assert "no such table: definition_versions" in done.stderr
     assert not registry.exists()

@@ -23,7 +23,7 @@ from skewless.rollout.routes import Arm, Experiment, ExperimentKind
 from skewless.timestamps import Micros
 
 RACERS = 4
-ROUNDS = 6
+ROUNDS = 3
 # Waits for the line that starts the race, promotes, and says how it went.
 PROMOTER = """
 import sys

@@ -24,7 +24,7 @@ from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry
 from skewless.timestamps import Micros
 
-SOON_S = 30.0
+SOON_S = 60.0
 REGISTER = """
 import sys
 from skewless.canonical_json import digest

@@ -20,7 +20,7 @@ from harness.servers import wait_until
 from skewless.registry.api_scopes import ApiRate, ApiScope
 
 REVOKED_WITHIN_S = 2.0
-SLACK_S = 28.0
+SLACK_S = 58.0
 """Of a machine that runs all other tests at once."""
 WRONG_KEY = "skw_" + "x" * 43
 
@@ -98,7 +98,7 @@ def test_a_revoked_key_opens_nothing_within_two_seconds(machine: Machine) -> Non
     wait_until(lambda: _ask(machine, secret).status_code == 200, "the new key opens", timeout_s=30)
     machine.registry.revoke_api_key("leaked", reason="leaked")
     begun_s = time.monotonic()
-    wait_until(lambda: _statuses(machine, secret) == {401}, "the key opens nothing at any worker", timeout_s=30)
+    wait_until(lambda: _statuses(machine, secret) == {401}, "the key opens nothing at any worker")
     assert time.monotonic() - begun_s < REVOKED_WITHIN_S + SLACK_S
 
 
@@ -127,7 +127,8 @@ def test_a_caller_beyond_its_rate_is_told_when_to_ask_again_also_by_a_gateway_st
 
 def test_what_everybody_may_know_is_open_and_no_more(machine: Machine) -> None:
     for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
-        assert http_calls.get(f"{machine.url}{path}", timeout=30).status_code == 200, path
+        answer = http_calls.get(f"{machine.url}{path}", timeout=30)
+        assert answer.status_code == 200, (path, answer.text)
     ready = http_calls.get(f"{machine.url}/readyz", timeout=30).text
     assert "127.0.0.1" not in ready
     assert http_calls.get(f"{machine.url}/metrics", timeout=30).status_code in (401, 404)

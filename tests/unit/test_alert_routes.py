@@ -12,6 +12,8 @@ from harness.rules import ALERTMANAGER, alerts, tool
 CONFIG: dict[str, Any] = yaml.safe_load(ALERTMANAGER.read_text())
 INHIBITIONS: list[dict[str, Any]] = CONFIG["inhibit_rules"]
 NAMES = {rule.name for rule in alerts()}
+_NOT_WATCHED = {"alerts.yml", "ingest.yml", "monitor.yml", "scheduler.yml"}
+"""Files of alerts that do not come from a monitor's jobs."""
 BY_FILE = {name: {rule.name for rule in alerts() if rule.file == name} for name in {rule.file for rule in alerts()}}
 
 
@@ -91,7 +93,7 @@ def test_one_of_several_that_is_down_keeps_no_page_of_the_others_from_anybody(do
 @pytest.mark.parametrize("down", ["MonitorDown", "MonitorAbsent"])
 def test_without_a_monitor_nothing_is_told_of_what_it_watched_and_all_else_is(down: str) -> None:
     silenced = inhibited_by(down)
-    watched = set().union(*(names for file, names in BY_FILE.items() if file not in {"alerts.yml", "monitor.yml"}))
+    watched = set().union(*(names for file, names in BY_FILE.items() if file not in _NOT_WATCHED))
     own = BY_FILE["monitor.yml"] - {"MonitorDown", "MonitorAbsent"}
     assert silenced == watched | own
 

@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.load_block import LoadBlock
 from bench.load_timing import SERVED, timing_of_load
 from bench.measure import Timing
 from bench.report import Case, SuiteResult, read, write
+from bench.scaling_plots import scaling_plots
 from bench.tables import suite_tables
 from bench.textbook.pipeline import frame_of
 from bench.textbook.transform import CATEGORIES, make_transform, typed
@@ -114,6 +116,30 @@ def test_plots_show_callers_rows_and_rates_each_from_its_own_cases() -> None:
     for svg in plots.values():
         ElementTree.fromstring(svg)  # noqa: S314  # written here
     assert TEXTBOOK not in plots["gateway-rate-p50.svg"]
+
+
+def test_a_plot_of_stages_shows_what_lies_between_them_too() -> None:
+    case = replace(_cases()[0], facts={"validate, µs": 100.0, "model, µs": 500.0, "total, µs": 700.0})
+    stages = ElementTree.fromstring(gateway_plots((case,))["gateway-stages.svg"])  # noqa: S314  # written here
+    texts = [each.text for each in stages.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[1:] == ["validate", "100 µs", "model", "500 µs", "between stages", "100 µs"]
+
+
+def test_scaling_is_plotted_over_features_rows_and_bundles() -> None:
+    sizes = [
+        Case("", {"features": features, "rows": rows}, {GATEWAY: _timing(100.0 * features * rows)})
+        for features, rows in ((1, 1), (40, 1), (40, 100))
+    ]
+    bundles = [Case("", {"bundles": count}, {}, facts={"memory, MiB": 100.0 + count}) for count in (1, 20)]
+    assert set(scaling_plots((*sizes, *bundles))) == {
+        "scaling-features-p50.svg", "scaling-features-cpu.svg", "scaling-rows-p50.svg", "scaling-rows-cpu.svg",
+        "scaling-bundles-memory.svg",
+    }  # fmt: skip
+    assert scaling_plots(bundles[:1]) == {}
+
+
+def test_plots_of_one_kind_alone_are_drawn_alone() -> None:
+    opened = Case("1 row, open loop, 100 /s", {"rows": 1, "per_s": 100}, {GATEWAY: _timing(1_300)})
     assert set(gateway_plots((opened,))) == {"gateway-rate-p50.svg", "gateway-rate-p99.svg"}
 
 

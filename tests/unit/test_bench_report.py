@@ -7,7 +7,7 @@ import pytest
 
 from bench.history import change_table, changes, newest
 from bench.measure import Block, Ratio, Timing, timing_of
-from bench.plots import line_plot
+from bench.plots import bar_plot, line_plot
 from bench.report import Case, Goal, SuiteResult, read, single, write
 from bench.tables import markdown, suite_tables
 from skewless.errors import InvalidDefinition, NotFound
@@ -125,3 +125,15 @@ def test_a_plot_is_an_image_that_names_every_line_and_grows_upwards() -> None:
 def test_a_plot_without_positive_points_is_refused(series: dict[str, list[tuple[float, float]]]) -> None:
     with pytest.raises(ValueError, match="positive"):
         line_plot("none", "x", "y", series)
+
+
+def test_a_bar_is_as_long_as_its_value() -> None:
+    root = ElementTree.fromstring(bar_plot("Stages", "µs", {"read": 30.0, "model": 60.0}))  # noqa: S314  # as above
+    widths = [float(each.attrib["width"]) for each in root.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths[1] == pytest.approx(2 * widths[0])
+
+
+@pytest.mark.parametrize("bars", [{}, {"none": 0.0}, {"below": -1.0, "above": 1.0}])
+def test_bars_without_a_length_are_refused(bars: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        bar_plot("none", "x", bars)

@@ -11,7 +11,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from harness.rules import RECORDED, rules
-from skewless.settings import MonitorSettings, ShipperSettings, variable_name
+from skewless.monitor_settings import MonitorSettings
+from skewless.settings import ShipperSettings, variable_name
 from skewless_gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).parents[2]
@@ -186,9 +187,21 @@ def test_images_are_built_from_all_that_their_dockerfiles_copy() -> None:
 
 
 def test_metrics_of_rules_stand_in_the_code_of_some_process() -> None:
-    processes = ("services/skewless_gateway", "services/skewless_shipper", "monitoring/skewless_monitor")
+    services = ("gateway", "http", "ingest", "scheduler", "shipper")
+    processes = (*(f"services/skewless_{name}" for name in services), "monitoring/skewless_monitor")
     metrics = "".join(path.read_text() for each in processes for path in (ROOT / each).rglob("*.py"))
     for rule in rules():
         for metric in re.findall(r"\bskewless_\w+", RECORDED.sub("", rule.expr)):
             family = re.sub(r"_(bucket|sum|count|total)$", "", metric)
             assert f'"{family}' in metrics, f"{rule.name}: no module of {', '.join(processes)} has {metric}"
+
+
+def test_grafana_finds_its_dashboards_and_prometheus_where_its_provisioning_says() -> None:
+    provisioning = ROOT / "monitoring" / "grafana" / "provisioning"
+    mounts = dict(each.removesuffix(":ro").split(":")[::-1] for each in SERVICES["grafana"]["volumes"])
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "skewless.yml").read_text())["providers"]
+    assert list((ROOT / mounts[provider["options"]["path"]]).glob("*.json"))
+    assert ROOT / mounts["/etc/grafana/provisioning"] == provisioning
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    name, port = source["url"].removeprefix("http://").split(":")
+    assert f"127.0.0.1:{port}:{port}" in SERVICES[name]["ports"]

@@ -15,10 +15,13 @@ from pydantic_settings import BaseSettings
 
 from harness.documented import resolve
 from skewless.cli.main import EXIT_CODES, EXIT_MEANINGS
-from skewless.settings import MonitorSettings, Settings, ShipperSettings, StackSettings, variable_name
+from skewless.monitor_settings import MonitorSettings
+from skewless.settings import Settings, ShipperSettings, StackSettings, variable_name
 from skewless_gateway.settings import GatewaySettings
 from skewless_http import problems
 from skewless_http.problems import STATUS_OF_CLASS
+from skewless_ingest.settings import IngestSettings
+from skewless_scheduler.settings import SchedulerSettings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -27,7 +30,9 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs
 ADRS = sorted((ROOT / "docs" / "adr").glob("*"))
 ADR_LINES_MAX = 80
 ADR_SECTIONS = ("Context", "Decision", "Rejected alternatives", "Consequences", "Revisit when")
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, StackSettings, GatewaySettings, ShipperSettings, MonitorSettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (
+    Settings, StackSettings, GatewaySettings, ShipperSettings, MonitorSettings, IngestSettings, SchedulerSettings,
+)  # fmt: skip
 SHELL = {"bash", "console", "sh", "shell"}
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -156,7 +161,7 @@ def test_every_exit_code_is_documented_with_its_errors() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    names = ("skewless_gateway", "skewless_http", "skewless_shipper")
+    names = ("skewless_gateway", "skewless_http", "skewless_ingest", "skewless_scheduler", "skewless_shipper")
     services = [*(ROOT / "services" / name for name in names), ROOT / "monitoring"]
     sources = [path.read_text() for service in services for path in service.rglob("*.py")]
     told = [source for source in sources if "prometheus_client" in source]

@@ -10,7 +10,8 @@ from prometheus_client.metrics_core import Metric
 
 from harness.servers import wait_until
 from skewless.errors import Unavailable
-from skewless.settings import Home, MonitorSettings, Settings
+from skewless.monitor_settings import MonitorSettings
+from skewless.settings import Home, Settings
 from skewless.stack.doctor import Condition, Finding, examine
 from skewless.stack.ports import LOOPBACK, free_ports
 from skewless.stack.process import created_time_s

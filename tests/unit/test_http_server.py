@@ -73,7 +73,7 @@ class Served:
             for part in parts:
                 writer.write(part)
                 await writer.drain()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(80):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
                 return head + await reader.readexactly(length)
@@ -117,7 +117,7 @@ async def test_a_head_that_dribbles_is_answered_408_though_bytes_keep_coming() -
 async def test_a_connection_that_asks_nothing_is_closed_without_a_word() -> None:
     async with served() as running:
         reader, writer = await running.connect()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             assert await reader.read() == b""
         writer.close()
 
@@ -175,7 +175,7 @@ async def test_an_offer_of_another_protocol_is_passed_over_and_the_body_arrives(
         for piece in (offer, offer[:-2], offer[-2:]):
             writer.write(piece)
             if piece != offer[:-2]:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(80):
                     assert (await reader.readuntil(b"\r\n\r\n5")).startswith(b"HTTP/1.1 200")
         writer.close()
         assert [dict(scope["headers"])[b"x-kept"] for scope in running.app.seen] == [b"yes", b"yes"]
@@ -205,7 +205,7 @@ async def test_without_file_descriptors_accepting_pauses_and_recovers() -> None:
             assert running.server.accept_failures < 20, "a pause lies between two attempts"
         loop = asyncio.get_running_loop()
         for caller in callers:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(80):
                 assert (await loop.sock_recv(caller, 1_000)).startswith(b"HTTP/1.1 200")
             caller.close()
         assert (await running.said(GET)).startswith(b"HTTP/1.1 200")
@@ -275,13 +275,13 @@ async def test_draining_answers_what_was_taken_and_closes_each_connection() -> N
         idle_reader, idle_writer = await running.connect()
         await until(lambda: running.app.waiting == 1 and running.server.connections == 2)
         draining = asyncio.create_task(running.server.drain(20))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             assert await idle_reader.read() == b""
         assert not draining.done()
         with pytest.raises(ConnectionRefusedError):
             await running.connect()
         running.app.go.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             assert b"connection: close" in (await reader.read())
         assert await draining == 0
         for each in (writer, idle_writer):
@@ -311,7 +311,7 @@ async def test_whole_requests_before_a_broken_one_have_their_answers(
         writer.write(b"GET /wait HTTP/1.1\r\n\r\n" + GET + GET + bad)
         await until(lambda: running.app.waiting == 1)
         running.app.go.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             said = await reader.read()
         assert said.count(b"HTTP/1.1 200") == 3, said
         assert said.count(b"HTTP/1.1") == 3

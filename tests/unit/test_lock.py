@@ -19,6 +19,8 @@ MAIN = ROOT / "requirements.lock"
 GATEWAY = ROOT / "services/skewless_gateway/requirements.lock"
 SHIPPER = ROOT / "services/skewless_shipper/requirements.lock"
 MONITOR = ROOT / "monitoring/skewless_monitor/requirements.lock"
+INGEST = ROOT / "services/skewless_ingest/requirements.lock"
+SCHEDULER = ROOT / "services/skewless_scheduler/requirements.lock"
 TRITON = ROOT / "services/skewless_triton/requirements.lock"
 OURS = re.compile(r"^\s+#(?: via)?\s+skewless \(pyproject\.toml(?::\w+)?\)$", re.MULTILINE)
 STALE = "run `make lock` and commit the locks"
@@ -79,6 +81,8 @@ LOCKS = {
     GATEWAY: declared(extras=("gateway", "postgres", "s3", "tracing"), groups=("build",)),
     SHIPPER: declared(extras=("log", "kafka", "s3"), groups=("build",)),
     MONITOR: declared(extras=("monitor", "training", "kafka", "s3", "postgres"), groups=("build",)),
+    INGEST: declared(extras=("ingest", "kafka", "s3", "postgres"), groups=("build",)),
+    SCHEDULER: declared(extras=("scheduler", "training", "s3", "postgres"), groups=("build",)),
     TRITON: declared(extras=(), groups=("triton",), project=False),
 }
 each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)

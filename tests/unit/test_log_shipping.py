@@ -122,5 +122,6 @@ def test_a_file_that_cannot_be_read_keeps_neither_other_days_nor_retention_from_
             return shipping.upkeep.rows_dropped > 0
 
         wait_until(all_is_kept_up, "retention had its turn")
-        assert (shipping.upkeep.failures, shipping.upkeep.compactions) == (1, 1)
+        assert shipping.upkeep.compactions == 1, "of the other day"
+        assert shipping.upkeep.failures >= 1, "in each round until retention takes the day"
     assert stored_files(tmp_path) == []

@@ -15,7 +15,7 @@ from harness.polling import SOON_S
 from harness.servers import wait_until
 from skewless.errors import Unavailable
 from skewless.limits import MONITOR_JOB_STUCK_S, MONITOR_REOPEN_FAILURES, MONITOR_RETRY_S_MAX
-from skewless.settings import MONITOR_JOBS, MonitorSettings
+from skewless.monitor_settings import MONITOR_JOBS, MonitorSettings
 from skewless_monitor.jobs import opener
 from skewless_monitor.running_job import RunningJob, retry_s
 from skewless_monitor.service import MonitorService

@@ -16,7 +16,7 @@ from harness.servers import wait_until
 from skewless.adapters.status_listener import PLAIN, health_answer, listening
 from skewless.errors import InvalidSettings, Unavailable
 from skewless.limits import MONITOR_SERIES_MAX
-from skewless.settings import MonitorSettings
+from skewless.monitor_settings import MonitorSettings
 from skewless.stack.monitor import ToldJob, told_jobs
 from skewless.stack.ports import LOOPBACK, free_ports
 from skewless_monitor.listener import problem_of
@@ -178,3 +178,15 @@ def test_a_port_that_is_taken_is_refused_by_the_name_of_the_setting() -> None:
 )
 def test_a_job_is_told_in_one_line(success_s: float | None, lag_s: float | None, told: str) -> None:
     assert ToldJob("drift", 7, 0, success_s, "", lag_s).summary(100.0) == told
+
+
+def test_with_a_token_a_listener_tells_only_probes_without_it() -> None:
+    answers = dict.fromkeys(("/metrics", "/readyz", "/healthz"), lambda: health_answer(""))
+    with listening("127.0.0.1", 0, answers, setting="PORT", request_s=5, token="sixteen characters") as port:
+        url = f"http://127.0.0.1:{port}"
+        assert get(f"{url}/healthz").status_code == 200
+        for path in ("/metrics", "/readyz", "/nothing"):
+            for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "sixteen characters"}):
+                refused = get(url + path, headers=given)
+                assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert get(f"{url}/metrics", headers={"authorization": "Bearer sixteen characters"}).status_code == 200

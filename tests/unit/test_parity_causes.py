@@ -18,7 +18,7 @@ from skewless.limits import MATERIALIZATION_S_MAX
 from skewless.parity.causes import ACCOUNTS, CAUSES, NO_CAUSE, PENDING, Cause
 from skewless.parity.compare import equal_columns
 from skewless.parity.definitions import changed_views
-from skewless.parity.evidence import Versions, Watermark, Written
+from skewless.parity.evidence import NOT_INGESTED, NOT_ONLINE, Versions, Watermark, Written
 from skewless.parity.recompute import with_overrides
 from skewless.parity.stored_causes import ViewState, differing, stored_causes
 from skewless.timestamps import SECOND_US
@@ -104,6 +104,36 @@ def test_a_view_that_is_only_pushed_to_is_behind_and_not_lost() -> None:
     assert _causes(_frame(1, 1, 3), _frame(2, 2, 5), versions) == ["materialization_lag"] * 2
     absent = _frame(None, None, NO_EVENT_TIME, Status.MISSING)
     assert _causes(absent, _frame(2, 2, 5), versions) == ["missing_online"] * 2
+
+
+class _Accepted:
+    """Implements `IngestTimes`: by the moment at which a batch was accepted, when it was online."""
+
+    def __init__(self, online: dict[int, int]) -> None:
+        self._online = online
+
+    def online_times(self, view: str, created_times: Any) -> Any:
+        assert view == "v"
+        return np.array([self._online.get(each, NOT_INGESTED) for each in created_times.tolist()], dtype=np.int64)
+
+
+@pytest.mark.parametrize(("online", "cause"), [(AS_OF + 1, "lag"), (NOT_ONLINE, "lag"), (AS_OF, "fault")])
+def test_a_row_that_was_accepted_and_not_online_yet_is_behind_and_not_lost(online: int, cause: str) -> None:
+    ingested = _Accepted({AS_OF - 1: online})
+    lag = ["materialization_lag"] * 2
+    absent = _frame(None, None, NO_EVENT_TIME, Status.MISSING)
+    first = _versions((5, AS_OF - 1, 2, 2))
+    found = _causes(absent, _frame(2, 2, 5), first, ingested=ingested)
+    assert found == (lag if cause == "lag" else ["missing_online"] * 2)
+    # A restated row, of which the older version was served.
+    restated = _versions((5, 6, 1, 1), (5, AS_OF - 1, 2, 2))
+    found = _causes(_frame(1, 1, 5), _frame(2, 2, 5), restated, ingested=ingested)
+    assert found == (lag if cause == "lag" else ["equal_timestamp_correction"] * 2)
+    # A late row of a view that is materialized too.
+    late = _versions((3, 3, 1, 1), (5, AS_OF - 1, 2, 2))
+    written = Written.of(((0, 8 * RUN_US),))
+    found = _causes(_frame(1, 1, 3), _frame(2, 2, 5), late, ingested=ingested, written=written)
+    assert found == (lag if cause == "lag" else ["late_row"] * 2)
 
 
 def _covers(runs: list[tuple[int, int]], event: int, created: int, as_of: int) -> bool:

@@ -14,11 +14,12 @@ from harness.stored_logs import write_segment
 from skewless import monitor_limits
 from skewless.canonical_json import Digest
 from skewless.errors import Unavailable
+from skewless.monitor_settings import MonitorSettings
 from skewless.parity.schedule import STEP_US, period_of
 from skewless.parity.tally import Count, Level, Stratum, TallyKey
 from skewless.registry.database import engine, upgrade
 from skewless.registry.parity_history import ParityHistory
-from skewless.settings import MonitorSettings, load_settings
+from skewless.settings import load_settings
 from skewless.timestamps import parse_timestamp
 from skewless_monitor.parity_job import ParityJob, log_stamp, open_job
 from skewless_monitor.parity_process import ParityProcess

@@ -26,7 +26,7 @@ from skewless_gateway.route_follower import RouteFollower
 from skewless_gateway.routes_copy import RoutesCopy
 
 POLL_S = 0.2
-PATIENCE_S = 20.0
+PATIENCE_S = 80.0
 
 
 @dataclass

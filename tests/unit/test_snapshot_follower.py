@@ -161,7 +161,7 @@ async def test_polling_goes_on_after_a_look_that_failed_and_looks_at_once_when_w
 
     polling = Polling(look, every_s=600.0, what="a test")
     running = asyncio.create_task(polling.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(80):
         await looks.acquire()
         await polling.first_look(timeout_s=20)
         polling.wake()
@@ -176,6 +176,6 @@ async def test_the_first_look_is_waited_for_no_longer_than_asked() -> None:
 
     polling = Polling(never, every_s=1.0, what="a test")
     running = asyncio.create_task(polling.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(80):
         await polling.first_look(timeout_s=0.01)
     running.cancel()

@@ -9,6 +9,8 @@ import duckdb
 from skewless.errors import Unavailable
 from skewless.limits import POINT_IN_TIME_MEMORY
 
+DUCKDB_VERSION = str(duckdb.__version__)
+"""Of the library: its `hash` may be another one in another version."""
 OFFLINE_STORE = "offline store"
 """The part that is unavailable where a source cannot be read."""
 

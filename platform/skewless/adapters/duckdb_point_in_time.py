@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skewless.adapters.arrow_columns import column_from_arrow, column_to_arrow
 from skewless.adapters.duckdb_connection import connected, reading_sources
 from skewless.adapters.duckdb_examples import example_parts, read_examples
+from skewless.adapters.offline_sources import opened, opened_all
 from skewless.dtypes import ELEMENTS, Column, Dtype, array_of, column_of
 from skewless.features.contract import FeatureContract, FeatureField, JoinKey, ViewRead, column_name
 from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
@@ -66,7 +67,8 @@ def features_at(
     On-demand features are computed from the joined ones by the functions that serve online; then `keys` has the
     request fields as well. Raises InvalidDefinition where a function is not the one the contract pins, or fails.
     """
-    sql = point_in_time_sql(contract, sources, questions="questions", row_id=_ROW_ID, as_of_us=_AS_OF_US, known=known)
+    found = {view.name: opened(sources[view.name]) for view in contract.views}
+    sql = point_in_time_sql(contract, found, questions="questions", row_id=_ROW_ID, as_of_us=_AS_OF_US, known=known)
     with connected() as connection:
         connection.register("questions", _questions(contract.join_keys, keys, as_of))
         result = _arrow(connection, sql)
@@ -97,6 +99,8 @@ class OfflineSession:
         self._timelines: dict[Known, dict[str, str]] = {}
 
     def __enter__(self) -> Self:
+        """Sources are read as they are now: of a Delta table, a folder or a glob the files that it has."""
+        self._sources = opened_all(self._sources)
         self._connection = self._exit.enter_context(connected(self._memory))
         return self
 
@@ -270,7 +274,7 @@ def rows_available_between(view: ViewRead, source: OfflineSource, period: Period
     Columns: the view's join keys and features, EVENT_US, CREATED_US and AVAILABLE_US (int64 µs).
     """
     sql = (
-        f"SELECT * FROM ({rows_sql(view, source)}) "
+        f"SELECT * FROM ({rows_sql(view, opened(source))}) "
         f"WHERE {AVAILABLE_US} >= {period.start} AND {AVAILABLE_US} < {period.end} "
         f"ORDER BY {AVAILABLE_US}, {EVENT_US}, {CREATED_US}"
     )
@@ -331,7 +335,7 @@ def _apply_policies(
 
 @dataclass(frozen=True, slots=True)
 class DuckDBOffline:
-    """The offline store of a repository whose sources are Parquet files; see `training.train.OfflineFeatures`."""
+    """The offline store of a repository of Parquet files or Delta tables; see `training.train.OfflineFeatures`."""
 
     data_folder: Path
     sources: Mapping[str, OfflineSource]

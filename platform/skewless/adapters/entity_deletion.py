@@ -56,7 +56,7 @@ def delete_entity(store: LogStore, entity: Entity, *, dry_run: bool = False) -> 
     again, and counts what is left then.
     """
     sought = _sought(_tables(store, entity), entity)
-    columns = ["prediction_id", *(f"{_KEY}{name}" for name in entity.keys)]
+    columns = _columns(entity)
     matching = _predictions(entity, sought)
     # Outcomes are found through their predictions, which therefore go last: whatever stops this, it can be done again.
     ids = delete_rows(store, PREDICTIONS, entity.endpoint, matching, columns=columns, dry_run=True)
@@ -66,6 +66,12 @@ def delete_entity(store: LogStore, entity: Entity, *, dry_run: bool = False) -> 
     if not dry_run:
         delete_rows(store, PREDICTIONS, entity.endpoint, matching, columns=columns, dry_run=False)
     return DeletedRows(len(predicted), sum(len(each) for each in outcomes))
+
+
+def predictions_of(store: LogStore, entity: Entity) -> list[Any]:
+    """Ids of the predictions about an entity, a list per file that has any. Raises as `delete_entity`."""
+    matching = _predictions(entity, _sought(_tables(store, entity), entity))
+    return delete_rows(store, PREDICTIONS, entity.endpoint, matching, columns=_columns(entity), dry_run=True)
 
 
 def last_id(moment: Micros) -> str:
@@ -113,6 +119,11 @@ class _Sought:
             allowed="a value as the log holds it, 64 hexadecimal digits",
             hint="set SKEWLESS_SHIPPER_LOG_HASH_KEY to the SKEWLESS_GATEWAY_LOG_HASH_KEY of the gateways",
         )
+
+
+def _columns(entity: Entity) -> list[str]:
+    """What of a prediction says whose it is, its id first."""
+    return ["prediction_id", *(f"{_KEY}{name}" for name in entity.keys)]
 
 
 def _tables(store: LogStore, entity: Entity) -> list[StoredTable]:

@@ -21,6 +21,7 @@ from skewless.features.contract import (
     ViewRead,
     column_name,
 )
+from skewless.features.definition_metadata import PERSONAL, read_flag
 from skewless.features.plan import ReadPlan
 
 NEAR_CACHE_TAG = "skewless.near_cache"
@@ -28,7 +29,8 @@ NEAR_CACHE_TAG = "skewless.near_cache"
 
 LOG_TAG = "skewless.log"
 """An entity, or a field of a view or request source, tagged `hash` or `omit` is not kept as it is in the prediction
-log. Feast takes no tags on fields of on-demand views; the view itself is tagged `skewless.log.<feature>` for them."""
+log; one that is tagged as personal, and not with this, is hashed. Feast takes no tags on fields of on-demand views; the
+view itself is tagged `skewless.log.<feature>` for them."""
 
 FUNCTION_TAG = "skewless.function"
 DIGEST_TAG = "skewless.source_digest"
@@ -177,6 +179,13 @@ def _view_read(registered: Registered, use: Use, nullable_keys: frozenset[str], 
     stored_name = registered.stored_name(view, projection)
     _refuse_marks_elsewhere(view)
     marks = _feature_marks(view)
+    gone = sorted(set(use.fields) - set(marks))
+    if gone:
+        raise InvalidDefinition(
+            f"feature `{gone[0]}` is read of feature view `{name}`, which has it no more. "
+            f"Features: {', '.join(f'`{each}`' for each in marks)}",
+            hint="leave it out of the feature service, or give it back to the view",
+        )
     return ViewRead(
         view=name,
         join_keys=_join_keys(registered, view, projection.join_key_map, nullable_keys),
@@ -234,7 +243,10 @@ def _feature_marks(view: Any) -> dict[str, LogMark]:
 
 
 def _mark(tags: Mapping[str, str], *, where: str) -> LogMark:
-    text = tags.get(LOG_TAG, LogMark.KEEP.value)
+    # What is a person's is kept as a keyed hash unless somebody said how: equal values stay equal, so that a person's
+    # predictions are found to be deleted, and nobody without the key can read or try out a value.
+    usual = LogMark.HASH if read_flag(tags.get(PERSONAL, "")) else LogMark.KEEP
+    text = tags.get(LOG_TAG, usual.value)
     try:
         return LogMark(text)
     except ValueError as error:

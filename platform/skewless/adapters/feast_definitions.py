@@ -1,7 +1,7 @@
 """What is registered with Feast for one project, read once; nothing that a registry has pickled is loaded."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -37,6 +37,8 @@ class Registered:
     on_demand: Mapping[str, Any]
     entities: Mapping[str, Any]
     _registry: Any
+    _next_versions: Mapping[str, int | None] = field(default_factory=dict)
+    """Versions that views will have which are not registered yet as they are here."""
 
     @classmethod
     def read(cls, store: FeatureStore) -> Self:
@@ -91,10 +93,11 @@ class Registered:
 
     def stored_name(self, view: Any, projection: Any) -> str:
         """What hash fields call a view that is used through a projection."""
+        version = view.current_version_number
+        if version is None:
+            version = self._next_versions.get(str(view.name))
         # Not a copy of the view: Feast's own copies forget which version they are.
-        used = SimpleNamespace(
-            name=view.name, projection=projection, current_version_number=view.current_version_number
-        )
+        used = SimpleNamespace(name=view.name, projection=projection, current_version_number=version)
         return str(compute_versioned_name(used, self.versioned))
 
     def join_keys(self, view: Any) -> dict[str, str]:
@@ -128,8 +131,12 @@ class Registered:
             elif isinstance(item, OnDemandFeatureView):
                 kind = "on_demand"
             kinds[kind][str(item.name)] = item
+        next_versions = {
+            name: _next_version(self.views[name], item) for name, item in kinds["views"].items() if name in self.views
+        }
         return replace(
             self,
+            _next_versions={**self._next_versions, **next_versions},
             services={**self.services, **kinds["services"]},
             entities={**self.entities, **kinds["entities"]},
             on_demand={**self.on_demand, **kinds["on_demand"]},
@@ -155,6 +162,16 @@ class Registered:
             aliases=tuple(dict.fromkeys(str(each.name_to_use()) for each in projections)),
             on_demand=on_demand,
         )
+
+
+def _next_version(registered: Any, declared: Any) -> int | None:
+    """The version that Feast gives a view when it is registered again: a new one where its schema differs."""
+
+    def schema(view: Any) -> tuple[list[str], list[tuple[str, str]]]:
+        return sorted(view.entities), sorted((str(each.name), str(each.dtype)) for each in view.features)
+
+    known: int | None = registered.current_version_number
+    return known if schema(registered) == schema(declared) else (known or 0) + 1
 
 
 def _by_name(items: Iterable[Any]) -> dict[str, Any]:

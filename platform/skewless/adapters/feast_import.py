@@ -18,6 +18,7 @@ __all__ = [
     "DUMMY_ENTITY_ID",
     "DUMMY_ENTITY_NAME",
     "DUMMY_ENTITY_VAL",
+    "DeltaFormat",
     "Entity",
     "FeastError",
     "FeatureService",
@@ -91,6 +92,7 @@ def _checked_late(checked: Callable[[Any], Any], target: Any) -> Any:
 with _environment_kept(), _checks_made_late():
     import feast.metrics  # noqa: F401  # it sets the variables; imported here so that it cannot do so later
     from feast import Entity, FeatureService, FeatureStore, FeatureView, ValueType
+    from feast.data_format import DeltaFormat
     from feast.errors import FeastError
     from feast.feature_view import DUMMY_ENTITY_FIELD, DUMMY_ENTITY_ID, DUMMY_ENTITY_NAME, DUMMY_ENTITY_VAL
     from feast.infra.offline_stores.file_source import FileSource

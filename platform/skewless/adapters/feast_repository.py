@@ -4,24 +4,24 @@ Importing Feast takes seconds and changes the environment, so only command-line 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import yaml
 
+from skewless.adapters.definition_registration import Proposal, Registration, compiled_registry
 from skewless.adapters.feast_contract import compile_contract, pinned_version, stored_read, used_views
 from skewless.adapters.feast_definitions import Registered
-from skewless.adapters.feast_functions import name_functions, try_functions
 from skewless.adapters.feast_import import (
     DUMMY_ENTITY_FIELD,
     DUMMY_ENTITY_ID,
     DUMMY_ENTITY_VAL,
+    DeltaFormat,
     Entity,
-    FeastError,
     FeatureService,
     FeatureStore,
     FeatureView,
@@ -32,12 +32,12 @@ from skewless.adapters.feast_import import (
     make_tzaware,
     quiet,
 )
-from skewless.adapters.feast_stored_views import StoredProject, StoredView, stored_project
-from skewless.errors import InvalidDefinition, SkewlessError, Unavailable
+from skewless.adapters.feast_stored_views import StoredProject, stored_project
+from skewless.errors import InvalidDefinition, Unavailable
 from skewless.features.compiled_registry import CompiledRegistry
 from skewless.features.contract import FeatureContract, Policy, RequestField, ViewRead
-from skewless.features.feature_checks import Finding, Severity, ViewDefinition, check_definitions, hash_sizes
-from skewless.features.point_in_time import OfflineSource
+from skewless.features.feature_checks import Finding, Severity, ViewDefinition
+from skewless.features.point_in_time import OfflineSource, SourceForm
 from skewless.timestamps import from_micros, to_micros
 
 
@@ -78,17 +78,6 @@ class JudgedSource:
     rows: Path
 
 
-class Gate(Protocol):
-    """Judges rows before they are materialized."""
-
-    def judged(self, view: StoredView, as_of: int) -> contextlib.AbstractContextManager[Path | None]:
-        """A Parquet file of those of a view's rows that may go on, there while the block runs; None: all of them.
-
-        Raises BatchRefused where none may.
-        """
-        ...
-
-
 class FeatureRepository:
     """A Feast repository: the folder with `feature_store.yaml`, and the store it describes."""
 
@@ -102,38 +91,25 @@ class FeatureRepository:
         """Feast's project, which ends every Redis key."""
         return str(self._config.project)
 
-    def apply(self, definitions: ModuleType) -> Applied:
-        """Register every Feast object of a module. Adds and updates; removes nothing.
+    @property
+    def registration(self) -> Registration:
+        """What looks at definitions before they are registered, and registers them."""
+        return Registration(self._store)
 
-        Raises InvalidDefinition, and registers nothing, for what Feast refuses, for errors that
-        `feature_checks` finds, and for on-demand functions that no server could run.
+    def apply(self, definitions: ModuleType) -> Applied:
+        """Register every Feast object of a module, all or none. Adds and updates; removes nothing.
+
+        Raises InvalidDefinition, and registers nothing, for what Feast refuses, for errors that the checks of
+        definitions find, and for on-demand functions that no server could run.
         """
-        kinds = (Entity, FeatureView, FeatureService, OnDemandFeatureView)
-        found: list[Any] = [item for item in vars(definitions).values() if isinstance(item, kinds)]
-        if not found:
-            raise InvalidDefinition(
-                f"module `{definitions.__name__}` defines no Feast entity, feature view or feature service",
-                hint="define them as module-level names in the repository's features.py",
-            )
-        on_demand = [item for item in found if isinstance(item, OnDemandFeatureView)]
-        name_functions(on_demand)
-        registered = Registered.read(self._store).with_definitions(found)
-        findings = check_definitions(registered.definitions(), self.projects())
-        _refuse_errors(findings)
-        try_functions(registered, on_demand)
-        with quiet(), _feast_refusals():
-            self._store.apply(found)
-        return Applied(
-            entities=_names(found, Entity),
-            feature_views=_names(found, FeatureView),
-            feature_services=_names(found, FeatureService),
-            on_demand_feature_views=_names(found, OnDemandFeatureView),
-            warnings=tuple(findings),
-        )
+        proposal = self.registration.propose(definitions)
+        _refuse_errors(proposal.findings)
+        self.registration.register(proposal)
+        return applied(proposal)
 
     def projects(self) -> tuple[str, ...]:
         """Every project of the registry, this one included; they may share a Redis."""
-        return tuple(sorted({self.project, *(str(each.name) for each in self._store.list_projects())}))
+        return self.registration.projects()
 
     def definitions(self) -> list[ViewDefinition]:
         """Every registered view as plain data, for `check_definitions`."""
@@ -141,15 +117,7 @@ class FeatureRepository:
 
     def compiled(self) -> CompiledRegistry:
         """Every registered feature service with its contract, or with why it has none."""
-        registered = Registered.read(self._store)
-        contracts: dict[str, FeatureContract] = {}
-        refusals: dict[str, str] = {}
-        for name in registered.services:
-            try:
-                contracts[name] = compile_contract(registered, name)
-            except SkewlessError as error:
-                refusals[name] = str(error)
-        return CompiledRegistry(self.project, contracts, refusals, hash_sizes(registered.definitions()))
+        return compiled_registry(Registered.read(self._store))
 
     def contract(
         self,
@@ -189,39 +157,40 @@ class FeatureRepository:
             for name, use in uses.items()
         }
 
-    @contextlib.contextmanager
-    def judged(self, as_of: int, progress: Callable[[str], None], gate: Gate) -> Iterator[Mapping[str, JudgedSource]]:
-        """Every view's rows that a gate lets pass, by name in the store, for `materialize` while the block runs.
-
-        What the gate raises ends it, before anything of any view is written.
-        """
-        views = self.stored().views
-        with contextlib.ExitStack() as kept:
-            judged: dict[str, JudgedSource] = {}
-            for number, (name, view) in enumerate(views.items(), start=1):
-                progress(f"{number}/{len(views)} {name}")
-                rows = kept.enter_context(gate.judged(view, as_of))
-                if rows is not None:
-                    judged[name] = JudgedSource(view.source.path, rows)
-            yield judged
-
     def materialize(
         self, as_of: int, progress: Callable[[str], None], judged: Mapping[str, JudgedSource] | None = None
     ) -> tuple[str, ...]:
-        """Write the newest visible row of every entity at `as_of` (µs) into the online store, view by view.
-
-        The whole history is searched, so that an entity that is stale is reported as stale and not as missing.
-        Versions that a feature service pins are written too. Of a view that is `judged` only what passed is read.
-        Returns what was written, as the store calls it. Raises Unavailable when the online store is away.
-        """
+        """Write all views by Feast's own engine, as `materialize_view`; returns their names in the store."""
         due = self._to_materialize()
-        for number, (name, view, version) in enumerate(due, start=1):
+        for number, name in enumerate(due, start=1):
             progress(f"{number}/{len(due)} {name}")
-            with quiet(), _translated(), _read_instead((judged or {}).get(name)):
-                self._store.materialize(
-                    start_date=from_micros(0), end_date=from_micros(as_of), feature_views=[view], version=version
-                )
-        return tuple(name for name, _, _ in due)
+            self.materialize_view(name, as_of, (judged or {}).get(name))
+        return tuple(due)
+
+    def materialize_view(self, stored_name: str, as_of: int, judged: JudgedSource | None = None) -> None:
+        """Have Feast's engine write the newest visible row of every entity of a view at `as_of` (µs).
+
+        The whole history is searched, so that an entity that is stale is reported as stale and not as missing. Of a
+        view that is `judged` only what passed is read. Raises Unavailable when the online store is away.
+        """
+        view, version = self._to_materialize()[stored_name]
+        with quiet(), _translated(), _read_instead(judged):
+            self._store.materialize(
+                start_date=from_micros(0), end_date=from_micros(as_of), feature_views=[view], version=version
+            )
+
+    def record_materialization(self, stored_name: str, as_of: int) -> None:
+        """Keep in Feast's registry that all rows of a view visible at `as_of` (µs) were written, as Feast itself does.
+
+        A run that is kept already, because it was cut off right after, is kept once.
+        """
+        view, _ = self._to_materialize()[stored_name]
+        registry, span = self._store.registry, (from_micros(0), from_micros(as_of))
+        registered = registry.get_feature_view(view, self.project)
+        if span not in [
+            (make_tzaware(start), make_tzaware(end)) for start, end in registered.materialization_intervals
+        ]:
+            registry.apply_materialization(registered, self.project, *span)
 
     def stored(self) -> StoredProject:
         """All that the project keeps in the online store, to be compared with its sources."""
@@ -268,8 +237,8 @@ class FeatureRepository:
         values: dict[str, list[Any]] = answer.to_dict()
         return values
 
-    def _to_materialize(self) -> list[tuple[str, str, str | None]]:
-        """(name in the store, view, version to load or None for the current one) of all that is kept online."""
+    def _to_materialize(self) -> dict[str, tuple[str, str | None]]:
+        """By name in the store: view, and version to load or None for the current one, of all that is kept online."""
         registered = Registered.read(self._store)
         if not registered.views:
             raise InvalidDefinition(
@@ -286,7 +255,7 @@ class FeatureRepository:
                     if version is not None:
                         stored = registered.stored_name(use.view, use.projection)
                         due.setdefault(stored, (use.view.name, f"v{version}"))
-        return [(stored, *due[stored]) for stored in sorted(due)]
+        return dict(sorted(due.items()))
 
 
 @contextlib.contextmanager
@@ -301,7 +270,19 @@ def _read_instead(judged: JudgedSource | None) -> Iterator[None]:
         yield
 
 
-def _refuse_errors(findings: list[Finding]) -> None:
+def applied(proposal: Proposal) -> Applied:
+    """What a proposal puts into the registry, by name."""
+    found = list(proposal.objects)
+    return Applied(
+        entities=_names(found, Entity),
+        feature_views=_names(found, FeatureView),
+        feature_services=_names(found, FeatureService),
+        on_demand_feature_views=_names(found, OnDemandFeatureView),
+        warnings=proposal.findings,
+    )
+
+
+def _refuse_errors(findings: Sequence[Finding]) -> None:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors:
         told = "; ".join(finding.message for finding in errors)
@@ -334,15 +315,6 @@ def _translated() -> Iterator[None]:
         raise Unavailable("online store", str(error), hint="run `skewless doctor`") from error
 
 
-@contextlib.contextmanager
-def _feast_refusals() -> Iterator[None]:
-    """What Feast finds wrong with definitions, as an error of ours."""
-    try:
-        yield
-    except (FeastError, ValueError, TypeError) as error:
-        raise InvalidDefinition(f"Feast refuses the definitions: {error}") from error
-
-
 def _with_entity(rows: pa.RecordBatch, join_keys: Mapping[str, Any]) -> pa.RecordBatch:
     """The rows with Feast's placeholder key where the view has no entity."""
     if DUMMY_ENTITY_ID not in join_keys:
@@ -373,7 +345,7 @@ def _offline_source(view: Any, name: str) -> OfflineSource:
     if not isinstance(source, FileSource):
         raise InvalidDefinition(
             f"feature view `{view.name}` has a {type(source).__name__}; training reads file sources only yet",
-            hint="give it a FileSource over Parquet",
+            hint="give it a FileSource over Parquet or a Delta table",
         )
     renamed = {new: old for old, new in source.field_mapping.items()}
     return OfflineSource(
@@ -382,4 +354,5 @@ def _offline_source(view: Any, name: str) -> OfflineSource:
         event_time=source.timestamp_field,
         created_time=source.created_timestamp_column or None,
         columns=tuple(sorted(renamed.items())),
+        form=SourceForm.DELTA if isinstance(source.file_format, DeltaFormat) else SourceForm.PARQUET,
     )

@@ -125,7 +125,7 @@ class KafkaSegmentStream:
         self._producer.flush(STREAM_TIMEOUT_S)
 
     def _made_producer(self) -> Producer:
-        with _refusing():
+        with refusing_settings():
             return Producer(
                 {
                     **self._shared,
@@ -144,7 +144,7 @@ class _KafkaReader:
     """Implements `PartReader`."""
 
     def __init__(self, shared: dict[str, Any], topic: str) -> None:
-        with _refusing():
+        with refusing_settings():
             self._consumer = Consumer(
                 {
                     **shared,
@@ -252,7 +252,7 @@ def _delivery(message: Message) -> Delivery:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing_settings() -> Iterator[None]:
     """Inside, what librdkafka says of a configuration is a refusal of settings."""
     try:
         yield

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from skewless.adapters.arrow_columns import without_unused_words
 from skewless.adapters.log_files import LogFiles
 from skewless.adapters.log_tables import OUTCOMES, PREDICTIONS, TALLIES, stored_schema
 from skewless.limits import LOG_ROW_GROUP_ROWS
@@ -59,7 +60,8 @@ def write_file(files: LogFiles, path: str, day: str, tables: Iterable[Any]) -> W
         for table in tables:
             if table.num_rows:
                 writer = writer or _writer(draft, table.schema)
-                writer.write_table(table, row_group_size=LOG_ROW_GROUP_ROWS)
+                # What a file does not say in its rows no deletion would find in it.
+                writer.write_table(without_unused_words(table), row_group_size=LOG_ROW_GROUP_ROWS)
                 found.add(table)
         if writer is None:
             return None

@@ -167,7 +167,8 @@ class LogShipping:
         looked.add(is_written)
         if self.shipper.begun_before(request.time) and not request.dry_run:
             return None
-        entity = Entity(request.endpoint, request.keys, Micros(request.time), self._privacy)
+        until = Micros(request.before or request.time)
+        entity = Entity(request.endpoint, request.keys, until, self._privacy)
         deleted = delete_entity(self._store, entity, dry_run=request.dry_run)
         if not request.dry_run:
             self.upkeep.rows_deleted += deleted.predictions + deleted.outcomes

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from skewless.adapters.arrow_columns import kept_rows
 from skewless.adapters.log_files import PART
 from skewless.adapters.log_parquet import ORDER, WrittenFile, merged, read_columns, read_groups
 from skewless.adapters.log_store import LogStore, StoredFile, StoredTable, translated
@@ -205,7 +206,7 @@ def _delete_from(table: StoredTable, matching: Matching, *, columns: Sequence[st
             hit.append(file)
             found.append(rows.column(columns[0]).filter(mask))
             if not dry_run:
-                kept = (group.filter(pc.invert(matching(group))) for group in read_groups(path))
+                kept = (kept_rows(group, pc.invert(matching(group))) for group in read_groups(path))
                 rest = table.write(file.day, f"kept-{uuid.uuid4().hex}", kept)
                 written += [rest] if rest is not None else []
     if not dry_run:

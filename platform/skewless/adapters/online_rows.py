@@ -19,16 +19,18 @@ from skewless.features.contract import FeatureContract, ViewRead, column_name
 from skewless.features.frame import FeatureFrame
 from skewless.features.online_store import Reply
 from skewless.features.plan import ReadPlan
+from skewless.features.row_order import row_time_field
 from skewless.features.stored_hashes import Fields
 from skewless.features.value_encoding import stored_event_time, stored_values
 from skewless.monitor_limits import REPAIR_TIMEOUT_S, REPAIR_WRITE_ROWS
 from skewless.parity.evidence import take
 
-# ARGV: fields to compare, fields to set (0: those compared are removed), seconds to live (0: as before), then per field
-# its name, whether it was there and its value, then name and value of each field to set.
+# ARGV: fields to compare, fields to set (0: those compared are removed), seconds to live (0: as before), a field to
+# forget in any case (empty: none), then per field its name, whether it was there and its value, then name and value of
+# each field to set.
 _COMPARE_AND_SET = """\
 local compared, set, lifetime = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-for at = 4, 1 + 3 * compared, 3 do
+for at = 5, 2 + 3 * compared, 3 do
   local held = redis.call('HGET', KEYS[1], ARGV[at])
   if ARGV[at + 1] == '0' then
     if held then return {0} end
@@ -36,11 +38,12 @@ for at = 4, 1 + 3 * compared, 3 do
     return {0}
   end
 end
+if ARGV[4] ~= '' then redis.call('HDEL', KEYS[1], ARGV[4]) end
 if set == 0 then
-  for at = 4, 1 + 3 * compared, 3 do redis.call('HDEL', KEYS[1], ARGV[at]) end
+  for at = 5, 2 + 3 * compared, 3 do redis.call('HDEL', KEYS[1], ARGV[at]) end
   return {1}
 end
-for at = 4 + 3 * compared, 2 + 3 * compared + 2 * set, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+for at = 5 + 3 * compared, 3 + 3 * compared + 2 * set, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
 if lifetime > 0 then redis.call('EXPIRE', KEYS[1], lifetime) end
 return {1}
 """
@@ -56,6 +59,8 @@ class HashChange:
     key: bytes
     held: Held
     set: Mapping[bytes, bytes]
+    forget: bytes = b""
+    """A field that goes in any case: what it says of the row would not be true any more."""
 
 
 def change_hashes(store: BlockingRedisOnlineStore, changes: Sequence[HashChange], *, lifetime_s: int = 0) -> list[bool]:
@@ -75,7 +80,7 @@ def change_hashes(store: BlockingRedisOnlineStore, changes: Sequence[HashChange]
 
 def _command(change: HashChange, lifetime_s: int) -> bytes:
     parts: list[str | bytes | int] = ["EVAL", _COMPARE_AND_SET, 1, change.key]
-    parts += [len(change.held), len(change.set), lifetime_s]
+    parts += [len(change.held), len(change.set), lifetime_s, change.forget]
     for field, value in change.held.items():
         parts += [field, 0 if value is None else 1, b"" if value is None else value]
     for field, value in change.set.items():
@@ -106,6 +111,7 @@ class OnlineRows:
         ageless = replace(view, ttl_us=0)
         self._plan = ReadPlan.compile(FeatureContract(project, (ageless,), (), digest(None)))
         self._fields = Fields.of(view).names
+        self._row_time = row_time_field(view.field_name)
 
     def read(self, keys: Mapping[str, Column], rows: int, as_of: int) -> StoredRows:
         """The rows of distinct entities, of whatever age, and what a reader would see of them at `as_of` (µs).
@@ -127,12 +133,13 @@ class OnlineRows:
         ]
         times = [stored_event_time(each) for each in offline.event_times[name][rows].tolist()]
         for row, *values in zip(rows.tolist(), times, *columns, strict=True):
-            yield HashChange(stored.keys[row], self._known(stored, row), dict(zip(self._fields, values, strict=True)))
+            written = dict(zip(self._fields, values, strict=True))
+            yield HashChange(stored.keys[row], self._known(stored, row), written, self._row_time)
 
     def removals(self, stored: StoredRows, rows: NDArray[np.int64]) -> Iterator[HashChange]:
         """What removes the view's fields of some entities, by number, in their order."""
         for row in rows.tolist():
-            yield HashChange(stored.keys[row], self._known(stored, row), {})
+            yield HashChange(stored.keys[row], self._known(stored, row), {}, self._row_time)
 
     def apply(self, changes: Sequence[HashChange]) -> list[bool]:
         """As `change_hashes`."""

@@ -28,7 +28,7 @@ from skewless.limits import POINT_IN_TIME_MEMORY
 from skewless.monitor_limits import PARITY_BUNDLES_OPEN_MAX
 from skewless.parity.check import Checked, KeyProbe, Subject, check_rows
 from skewless.parity.definitions import changed_views
-from skewless.parity.evidence import Written
+from skewless.parity.evidence import IngestTimes, Written
 from skewless.parity.hidden import cut_down, logged_contract
 from skewless.parity.recompute import with_present_functions
 from skewless.parity.schedule import passed_until
@@ -50,6 +50,10 @@ class CheckParts(Protocol):
 
     def materialized(self, feature_service: str) -> Mapping[str, tuple[tuple[int, int], ...]]:
         """The (start, end) in µs of each materialization of its views, by view."""
+        ...
+
+    def ingested(self) -> IngestTimes | None:
+        """When rows that were ingested became visible online; None where nobody knows."""
         ...
 
     def registered(self) -> CompiledRegistry | None:
@@ -220,6 +224,7 @@ class Checker:
             watermarks=watermarks,
             probe=self._probe(contract, stack),
             hidden=hidden,
+            ingested=self._parts.ingested(),
         )
         passed = {each.name: passed_until(watermarks.get(each.name), written.get(each.name)) for each in contract.views}
         return _Opened(subject, logged, bundle.output, offline, passed)

@@ -18,8 +18,9 @@ FOLDER = "quality"
 
 
 def suite_files(repository: Path) -> dict[str, Path]:
-    """The suite file of each view that has one, by the view's name."""
-    return {path.stem: path for path in sorted((repository / FOLDER).glob("*.yaml"))}
+    """The suite file of each view that has one, by the view's name. Hidden files, such as an editor's, are none."""
+    found = (repository / FOLDER).glob("*.yaml")
+    return {path.stem: path for path in sorted(found) if not path.name.startswith(".")}
 
 
 def load_suite(path: Path, schema: ViewSchema | None) -> Suite:

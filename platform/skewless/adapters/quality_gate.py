@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import uuid_utils
 
 from skewless.adapters.declared_rows import declared_rows
-from skewless.adapters.feast_stored_views import StoredView
 from skewless.adapters.known_rows import KnownRows
 from skewless.adapters.quarantine import Quarantine
 from skewless.errors import BatchRefused, InvalidDefinition
+from skewless.features.materialization import EVERYTHING, Bounds
 from skewless.monitor_limits import QUALITY_BATCH_ROWS_MAX
 from skewless.quality import wording
 from skewless.quality.catalogue import CATALOGUE, Judged
@@ -35,6 +35,10 @@ from skewless.quality.view_schema import ViewSchema, schema_of
 from skewless.registry.quality_results import QualityResults, QuarantineRecord, ResultRecord, RunRecord
 from skewless.registry.transactions import system_clock
 from skewless.timestamps import Micros
+
+if TYPE_CHECKING:
+    # It imports Feast, which takes seconds; who judges batches of other origins has no need of it.
+    from skewless.adapters.feast_stored_views import StoredView
 
 
 class SuiteRunner(Protocol):
@@ -126,6 +130,10 @@ class QualityGate:
         self.ungated: list[str] = []
         """Views that have no suite."""
 
+    def rules(self) -> Mapping[str, str]:
+        """The digest of each view's suite, by the view's name."""
+        return {view: suite.digest for view, suite in self._suites.items()}
+
     def gate_batch(self, schema: ViewSchema, rows: pa.Table, batch: Batch) -> GateOutcome:
         """Judge one batch of a view and act on the verdict; the outcome has the rows that may go on."""
         judgement = judge(self._suite(schema.view), schema, rows, batch, self._runner)
@@ -134,10 +142,13 @@ class QualityGate:
         return outcome
 
     @contextmanager
-    def judged(self, view: StoredView, as_of: int, *, origin: str = "materialize") -> Iterator[Path | None]:
-        """Implements `feast_repository.Gate`: judge all rows of a source that are known at `as_of` (µs).
+    def judged(
+        self, view: "StoredView", as_of: int, *, bounds: Bounds = EVERYTHING, origin: str = "materialize"
+    ) -> Iterator[Path | None]:
+        """Judge all rows of a source that are known at `as_of` (µs) and lie within bounds.
 
-        Large sources are judged in parts of equal size; all parts are judged before any is acted on.
+        Gives a Parquet file of those that may go on, there while the block runs; None where the view has no suite: all
+        may. Large sources are judged in parts of equal size; all parts are judged before any is acted on.
         """
         name = view.read.view
         if name not in self._suites:
@@ -145,7 +156,10 @@ class QualityGate:
             yield None
             return
         suite, schema = self._suite(name), schema_of(view.read, view.source)
-        known = KnownRows(view.source, as_of, part_rows_max=self._part_rows_max)
+        known = KnownRows(view.source, as_of, bounds=bounds, part_rows_max=self._part_rows_max)
+        if known.is_absent:  # there is no batch, and nothing of it can be wrong
+            yield None
+            return
         with tempfile.TemporaryDirectory(prefix="skewless-judged-") as folder:
             path = Path(folder) / "rows.parquet"
             judgements = []

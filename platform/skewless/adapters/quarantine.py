@@ -12,15 +12,17 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from skewless.adapters.arrow_columns import kept_rows
 from skewless.canonical_json import Digest, digest
 from skewless.durability import sync
 from skewless.errors import BundleRefused, InvalidDefinition, NotFound
@@ -83,7 +85,7 @@ class Quarantine:
         table = table.filter(pa.array(is_new))
         name = f"{view}/{batch}.parquet"
         _write_whole(self._folder / name, table)
-        return QuarantineFile(name, table.num_rows, digest(sorted(table.column(ROW).to_pylist())))
+        return _file_of(name, table)
 
     def read(self, name: str) -> pa.Table:
         """All of a file. Raises NotFound, and BundleRefused for one that was changed or cut."""
@@ -95,9 +97,29 @@ class Quarantine:
         except (pa.ArrowInvalid, OSError) as error:
             raise BundleRefused(f"quarantine file `{name}` cannot be read: {error}") from error
 
+    def files(self, view: str) -> list[str]:
+        """Names of all files of a view, also of those that no batch names."""
+        return [f"{view}/{path.name}" for path in sorted(self._of(view).glob("*.parquet"))]
+
+    def clear_partial(self, view: str) -> None:
+        """Remove what writers that died have begun. Under `locked`."""
+        for path in self._of(view).glob("*.partial"):
+            path.unlink(missing_ok=True)
+
     def copy(self, name: str, to: Path) -> None:
         """Write the rows of a file, without our own columns, where somebody can mend them. Raises as `read`."""
         pq.write_table(self.read(name).drop_columns([REASONS, ROW]), to)
+
+    def erase(self, name: str, matching: Callable[[pa.Table], Any]) -> QuarantineFile:
+        """Take those rows out of a file for which `matching` (rows,) is true, and say what it is now.
+
+        A file that has no row left stays, empty, until it is removed. Under `locked`; raises as `read`.
+        """
+        table = self.read(name)
+        kept = kept_rows(table, pc.invert(matching(table)))
+        if kept.num_rows < table.num_rows:
+            _write_whole(self._path(name), kept)
+        return _file_of(name, kept)
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone already is no matter."""
@@ -132,6 +154,10 @@ class Quarantine:
         view, _, file = name.partition("/")
         assert "/" not in file, f"`{name}` is no name of a quarantine file"
         return self._of(view) / file
+
+
+def _file_of(name: str, table: pa.Table) -> QuarantineFile:
+    return QuarantineFile(name, table.num_rows, digest(sorted(table.column(ROW).to_pylist())))
 
 
 def row_digests(rows: pa.Table) -> list[str]:

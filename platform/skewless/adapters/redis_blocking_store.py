@@ -7,7 +7,7 @@ from typing import Any
 
 from skewless.adapters.redis_blocking_connection import BlockingConnection, connect, performed, too_late
 from skewless.adapters.redis_opening import data_opening, find_master, find_slots, question_opening
-from skewless.adapters.redis_replies import StoreFailure, settled
+from skewless.adapters.redis_replies import StoreFailure, flags, settled
 from skewless.adapters.redis_slots import ClusterRead, Group, SlotMap
 from skewless.adapters.redis_url import Node, StoreAddress, Topology, parse_store_url
 from skewless.features.online_store import Reply
@@ -33,6 +33,24 @@ class BlockingRedisOnlineStore:
             raise too_late("another thread's read took until the deadline")
         try:
             return self._route.read(keys, commands, deadline)
+        except StoreFailure as failure:
+            raise failure.unavailable() from failure
+        finally:
+            self._turn.release()
+
+    def done(self, commands: Sequence[bytes], *, timeout_s: float) -> list[bool] | None:
+        """Which of some commands that answer 1 or 0 did what they say; one whose key is no hash did not.
+
+        None where nothing was done: the server does not know such a command, or the store is a cluster, whose nodes may
+        differ in that. Raises as `read`.
+        """
+        if isinstance(self._route, _ClusterRoute):
+            return None
+        deadline = time.monotonic() + timeout_s
+        if not self._turn.acquire(timeout=max(0.0, timeout_s)):
+            raise too_late("another thread's read took until the deadline")
+        try:
+            return flags(self._route.exchange(commands, deadline))
         except StoreFailure as failure:
             raise failure.unavailable() from failure
         finally:
@@ -64,6 +82,17 @@ class _MasterRoute:
                 raise
             connection.close()
         return settled(self._connected(deadline).exchange(commands, deadline))
+
+    def exchange(self, commands: Sequence[bytes], deadline: float) -> list[Any]:
+        """Raw replies; a connection that was dead already is made anew once."""
+        connection = self._connected(deadline)
+        try:
+            return connection.exchange(commands, deadline)
+        except StoreFailure as failure:
+            if not failure.unanswered:
+                raise
+            connection.close()
+        return self._connected(deadline).exchange(commands, deadline)
 
     def close(self) -> None:
         if self._connection is not None:

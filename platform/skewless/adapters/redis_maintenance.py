@@ -1,15 +1,21 @@
-"""Housekeeping of the online store from the command line: how many entities it holds, and emptying it."""
+"""Housekeeping of the online store from the command line: how many entities it holds, emptying it, and its files."""
 
 import contextlib
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import redis
 
 from skewless.errors import Unavailable
 from skewless.features.redis_layout import project_of
+from skewless.ingest_limits import STORE_HISTORY_WAIT_S
 
 _SCAN_COUNT = 1_000
 _TIMEOUT_S = 10.0
+_POLL_S = 0.1
+_BUSY = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
+_STATUSES = ("aof_last_bgrewrite_status", "rdb_last_bgsave_status")
 
 
 class OnlineStoreMaintenance:
@@ -35,6 +41,39 @@ class OnlineStoreMaintenance:
                     count += self._delete(batch)
                     batch = []
             return count + self._delete(batch)
+
+    def rewrite_files(self, *, wait_s: float = STORE_HISTORY_WAIT_S) -> str:
+        """Have the server write its files anew, so that they no longer hold what was deleted; why not, or empty.
+
+        Files of replicas, and copies that somebody took, are not reached.
+        """
+        try:
+            if not self._begin_rewriting():
+                return ""
+            deadline_s = time.monotonic() + wait_s
+            while time.monotonic() < deadline_s:
+                told = self._persistence()
+                if not any(int(told.get(each, 0)) for each in _BUSY):
+                    failed = [each for each in _STATUSES if told.get(each, "ok") != "ok"]
+                    return f"the server says {', '.join(failed)}: look at its log" if failed else ""
+                time.sleep(_POLL_S)
+        except redis.RedisError as error:
+            return f"{error}; BGREWRITEAOF on each server does it"
+        return f"the server's files are not written anew after {wait_s:g} s"
+
+    def _begin_rewriting(self) -> bool:
+        """Whether the server has files at all, of which the writing has begun then."""
+        if int(self._persistence().get("aof_enabled", 0)):
+            self._client.bgrewriteaof()  # type: ignore[no-untyped-call]  # the client has no type for it
+        elif self._client.config_get("save").get("save"):  # type: ignore[union-attr]  # sync client: never awaitable
+            self._client.bgsave()
+        else:
+            return False
+        return True
+
+    def _persistence(self) -> dict[str, Any]:
+        told: dict[str, Any] = self._client.info("persistence")  # type: ignore[assignment]  # sync client, as above
+        return told
 
     def close(self) -> None:
         """Close the connection."""

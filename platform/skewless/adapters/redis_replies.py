@@ -11,7 +11,9 @@ from skewless.limits import RETRY_AFTER_S
 
 PART = "online store"
 
-_ABOUT_ONE_KEY = frozenset({"WRONGTYPE"})
+_ABOUT_ONE_KEY = frozenset({"WRONGTYPE", "NOSCRIPT"})
+"""Errors of one command alone: its key is no hash, or the server has not been told its script."""
+_UNKNOWN_COMMAND = "ERR unknown command"
 _NO_MASTER = frozenset({"READONLY", "MASTERDOWN"})
 _ACL = "give its ACL user +ping +hmget +hgetall on the features' keys; docs/adr/0011 lists what each topology needs"
 _LOGIN = "check the user and password in the store's URL"
@@ -120,6 +122,24 @@ def settled_reply(reply: Any) -> Reply:
     if error_word_of(reply) in _ABOUT_ONE_KEY:
         return reply
     raise failure_of(reply)
+
+
+def flags(replies: Sequence[Any]) -> list[bool] | None:
+    """What commands that answer 1 or 0 answered; 0 for an error about one key, None for a command that is not known.
+
+    >>> flags([1, 0]), flags([hiredis.ReplyError("ERR unknown command 'HSETEX'")])
+    ([True, False], None)
+    """
+    if set(map(type, replies)) <= {int}:
+        return [bool(reply) for reply in replies]
+    told = []
+    for reply in replies:
+        if isinstance(reply, Exception) and str(reply).startswith(_UNKNOWN_COMMAND):
+            return None
+        if isinstance(reply, Exception) and error_word_of(reply) not in _ABOUT_ONE_KEY:
+            raise failure_of(reply)
+        told.append(reply == 1)
+    return told
 
 
 def check_pong(replies: Sequence[Any]) -> None:

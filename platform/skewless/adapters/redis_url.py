@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from skewless.errors import InvalidSettings
 
@@ -91,6 +91,7 @@ class StoreAddress:
     tls: Tls | None = None
 
 
+_FEAST_OPTIONS = frozenset({"db", "password", "ssl", "username"})
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
 _SCHEMES: Mapping[str, tuple[Topology, frozenset[str]]] = {
     "redis": (Topology.SINGLE, frozenset({"db"})),
@@ -102,6 +103,25 @@ _SCHEMES: Mapping[str, tuple[Topology, frozenset[str]]] = {
     "rediss+sentinel": (Topology.SENTINEL, _TLS_OPTIONS | {"db", "sentinel_username", "sentinel_password"}),
 }
 """Scheme → what it means and which options it takes."""
+
+
+def connection_string_url(text: str) -> str:
+    """The URL of what Feast takes for a connection string: one `host:port`, then options behind commas.
+
+    Raises InvalidSettings, never with the password in it, for several hosts and for options that have no URL.
+
+    >>> connection_string_url("store:6379,password=p@ss,ssl=true,db=2")
+    'rediss://:p%40ss@store:6379/2'
+    """
+    host, *rest = text.split(",")
+    options = dict(each.partition("=")[::2] for each in rest)
+    if odd := sorted(set(options) - _FEAST_OPTIONS):
+        raise _refused(f"Feast's option `{odd[0]}` is not known here", hint=f"allowed: {', '.join(_FEAST_OPTIONS)}")
+    username, password = (quote(options.get(name, ""), safe="") for name in ("username", "password"))
+    login = f"{username}:{password}@" if username or password else ""
+    database = f"/{options['db']}" if "db" in options else ""
+    scheme = "rediss" if options.get("ssl", "false").lower() == "true" else "redis"
+    return f"{scheme}://{login}{host}{database}"
 
 
 def parse_store_url(url: str) -> StoreAddress:

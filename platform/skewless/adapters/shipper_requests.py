@@ -43,6 +43,8 @@ class Request(msgspec.Struct, frozen=True):
     keys: Mapping[str, str] = {}
     days: int | None = None
     dry_run: bool = False
+    before: int = 0
+    """What is to be deleted was known until then (µs); 0: until the request."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -70,13 +72,14 @@ class Requests:
         keys: Mapping[str, str] | None = None,
         days: int | None = None,
         dry_run: bool = False,
+        before: int = 0,
     ) -> Request:
         """Leave a request, which survives a power cut once this returns. Raises Overloaded, and OSError."""
         if len(self.pending()) >= LOG_REQUESTS_MAX:
             raise Overloaded("the shipper", f"{LOG_REQUESTS_MAX} requests wait for it", hint="does it run?")
         moment = time.time_ns() // 1_000
         name = f"{moment:014x}{secrets.token_hex(4)}"
-        request = Request(name, work, moment, endpoint, keys or {}, days, dry_run)
+        request = Request(name, work, moment, endpoint, keys or {}, days, dry_run, before)
         replace_file(self._requests / f"{name}{_SUFFIX}", msgspec.json.encode(request))
         return request
 

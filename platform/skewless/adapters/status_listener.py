@@ -1,5 +1,6 @@
 """A small HTTP server in which a process beside the gateways tells how it is: one request at a time, in a thread."""
 
+import hmac
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,30 +15,47 @@ Answer = Callable[[], tuple[HTTPStatus, str, bytes]]
 """Status, content type and body of one path, made anew for each request; quick, as others wait meanwhile."""
 
 
+OPEN = frozenset({"/healthz"})
+"""What a probe asks, which has no token."""
+
+
 @contextmanager
-def listening(host: str, port: int, answers: Mapping[str, Answer], *, setting: str, request_s: float) -> Iterator[int]:
+def listening(
+    host: str, port: int, answers: Mapping[str, Answer], *, setting: str, request_s: float, token: str = ""
+) -> Iterator[int]:
     """Answers GET of each path inside, on the port given, or a free one where it is 0; the block gets the port in use.
 
-    A caller that is silent for `request_s` is cut off. Raises InvalidSettings that names `setting` where the port
-    cannot be used.
+    With a token, all but `OPEN` is answered only where it is given. A caller that is silent for `request_s` is cut off.
+    Raises InvalidSettings that names `setting` where the port cannot be used.
     """
+    expected = f"Bearer {token}".encode()
 
     class Handler(BaseHTTPRequestHandler):
         timeout = request_s
 
         def do_GET(self) -> None:
-            status, kind, body = answers.get(self.path.partition("?")[0], unknown)()
+            path = self.path.partition("?")[0]
+            may_ask = not token or path in OPEN or hmac.compare_digest(self._given(), expected)
+            status, kind, body = (answers.get(path, unknown) if may_ask else unauthenticated)()
             self.send_response(status)
+            if not may_ask:
+                self.send_header("WWW-Authenticate", "Bearer")
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _given(self) -> bytes:
+            return self.headers.get("Authorization", "").encode("latin-1", "replace")
 
         def log_message(self, *_arguments: object) -> None:
             """Nothing: scrapes are no events."""
 
     def unknown() -> tuple[HTTPStatus, str, bytes]:
         return HTTPStatus.NOT_FOUND, PLAIN, f"there are {', '.join(answers)}\n".encode()
+
+    def unauthenticated() -> tuple[HTTPStatus, str, bytes]:
+        return HTTPStatus.UNAUTHORIZED, PLAIN, b"this listener wants its token: Authorization: Bearer\n"
 
     try:
         server = HTTPServer((host, port), Handler)

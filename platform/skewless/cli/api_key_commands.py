@@ -1,4 +1,4 @@
-"""`skewless api-key …`: who may ask the gateway for predictions, and how often."""
+"""`skewless api-key …`: who may ask for predictions and bring rows of features, and how often."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _WIDTH = 240
 
 @click.group("api-key")
 def api_key() -> None:
-    """Who may ask the gateway for predictions, and how often."""
+    """Who may ask for predictions and bring rows of features, and how often."""
 
 
 @api_key.command("create")
@@ -35,12 +35,24 @@ def api_key() -> None:
     "--endpoint", "endpoints", multiple=True, help="Endpoint that the key may ask; `*` for all. May be repeated."
 )
 @click.option(
+    "--features", "views", multiple=True, metavar="VIEW",
+    help="Feature view that the key may bring rows for; `*` for all. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--events", "streams", multiple=True, metavar="STREAM",
+    help="Stream that the key may bring events for; `*` for all. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--may-give-created-time", "created_time", is_flag=True,
+    help="Rows may say themselves when they became known; else it is when they were accepted.",
+)  # fmt: skip
+@click.option(
     "--entity", "entities", multiple=True, metavar="KEY=PREFIX,…",
     help="Only entities whose join key begins so, such as `tailnum=N1,N2`. May be repeated.",
 )  # fmt: skip
 @click.option(
     "--scopes", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='JSON file with several scopes instead: [{"endpoints": […], "entities": {…}}].',
+    help='JSON file with several scopes instead: [{"endpoints": […], "features": […], "entities": {…}}].',
 )  # fmt: skip
 @click.option(
     "--expires", metavar="WHEN", help="When it ends: a duration such as `90d`, or a time. Never if not given."
@@ -52,6 +64,9 @@ def api_key() -> None:
 def create_api_key(
     name: str,
     endpoints: tuple[str, ...],
+    views: tuple[str, ...],
+    streams: tuple[str, ...],
+    created_time: bool,
     entities: tuple[str, ...],
     file: Path | None,
     expires: str | None,
@@ -65,7 +80,7 @@ def create_api_key(
     \b
     skewless api-key create booking-service --endpoint flight-delay --rate 200 --reason "launch"
     """
-    scopes = _scopes(endpoints, entities, file)
+    scopes = _scopes(file, entities, endpoints=endpoints, features=views, events=streams, created_time=created_time)
     rate, expires_time = _rate(per_s, burst), _expiry(expires)
     by = options.change(reason)
     with Workspace().registry(create=True) as registry:
@@ -124,24 +139,34 @@ def revoke_api_key(name: str, reason: str) -> None:
     say(f"API key `{name}` is revoked")
 
 
-def _scopes(endpoints: Sequence[str], entities: Sequence[str], file: Path | None) -> list[ApiScope]:
+def _scopes(
+    file: Path | None,
+    entities: Sequence[str],
+    *,
+    endpoints: tuple[str, ...],
+    features: tuple[str, ...],
+    events: tuple[str, ...],
+    created_time: bool,
+) -> list[ApiScope]:
     if file is not None:
-        if endpoints or entities:
+        if endpoints or features or events or entities or created_time:
             raise InvalidRequest(
-                "scopes are given twice", path="--scopes", allowed="a file, or --endpoint and --entity"
+                "scopes are given twice", path="--scopes", allowed="a file, or options such as --endpoint and --entity"
             )
         return _scopes_in(file)
-    if not endpoints:
+    if not (endpoints or features or events):
         raise InvalidRequest(
-            "the key could ask nothing", path="--endpoint", allowed="names of endpoints, or `*` for all of them"
+            "the key could ask and bring nothing",
+            path="--endpoint",
+            allowed="names of endpoints, or --features or --events, or `*` for all of them",
         )
-    return [ApiScope(tuple(endpoints), dict(_entity(each) for each in entities))]
+    return [ApiScope(endpoints, dict(_entity(each) for each in entities), features, events, created_time)]
 
 
 def _scopes_in(file: Path) -> list[ApiScope]:
     try:
         listed: Any = json.loads(file.read_text())
-        return [ApiScope.from_json({"entities": {}, **each}) for each in listed]
+        return [ApiScope.from_json({"endpoints": (), "entities": {}, **each}) for each in listed]
     except (OSError, TypeError, ValueError) as error:
         raise InvalidDefinition(
             f"`{file}` holds no scopes: {error}", hint='write [{"endpoints": ["flight-delay"]}]'
@@ -185,7 +210,11 @@ def _print_table(keys: Sequence[ApiKeyRecord]) -> None:
 
 def _scope(scope: ApiScope) -> str:
     limits = [f"{key} {' or '.join(f'{each}…' for each in prefixes)}" for key, prefixes in scope.entities.items()]
-    return ", ".join(scope.endpoints) + (f" where {' and '.join(limits)}" if limits else "")
+    named = [*scope.endpoints, *(f"features:{each}" for each in scope.features)]
+    named += [f"events:{each}" for each in scope.events]
+    if scope.created_time:
+        named.append("created times")
+    return ", ".join(named) + (f" where {' and '.join(limits)}" if limits else "")
 
 
 def _end(key: ApiKeyRecord) -> str:

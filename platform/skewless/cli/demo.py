@@ -18,7 +18,7 @@ from skewless.cli.demo_state import (
     training_work,
 )
 from skewless.cli.deployments import opened_deployment
-from skewless.cli.feature_commands import materialize_at
+from skewless.cli.materialize_run import materialize_at
 from skewless.cli.model_commands import describe
 from skewless.cli.output import say, step
 from skewless.cli.workspace import Workspace

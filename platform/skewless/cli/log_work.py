@@ -33,9 +33,10 @@ class LogWork:
         keys: Mapping[str, str] | None = None,
         days: int | None = None,
         dry_run: bool = False,
+        before: int = 0,
     ) -> dict[str, Any]:
         """What came of it. Raises Unavailable where it takes longer than `wait_s`, and then it is not done."""
-        request = self._ask(work, endpoint=endpoint, keys=keys, days=days, dry_run=dry_run)
+        request = self._ask(work, endpoint=endpoint, keys=keys, days=days, dry_run=dry_run, before=before)
         answer = self._answer(request, wait_s)
         if answer is None:
             self._requests.withdraw(request)
@@ -46,21 +47,31 @@ class LogWork:
             )
         return _result(answer)
 
-    def receipt(self, endpoint: str, keys: Mapping[str, str], *, wait_s: float) -> dict[str, Any]:
-        """What came of a deletion; `pending` where it has to wait longer, which it does without anybody waiting."""
-        request = self._ask(Work.DELETE, endpoint=endpoint, keys=keys, days=None, dry_run=False)
+    def receipt(self, endpoint: str, keys: Mapping[str, str], *, wait_s: float, before: int = 0) -> dict[str, Any]:
+        """What came of a deletion; `pending` where it has to wait longer, which it does without anybody waiting.
+
+        `before` (µs) is until when what goes was known; 0: until now.
+        """
+        request = self._ask(Work.DELETE, endpoint=endpoint, keys=keys, days=None, dry_run=False, before=before)
         answer = self._answer(request, wait_s)
         if answer is None:
             return {"request": request.name, "pending": True}
         return {**_result(answer), "pending": False}
 
     def _ask(
-        self, work: Work, *, endpoint: str, keys: Mapping[str, str] | None, days: int | None, dry_run: bool
+        self,
+        work: Work,
+        *,
+        endpoint: str,
+        keys: Mapping[str, str] | None,
+        days: int | None,
+        dry_run: bool,
+        before: int,
     ) -> Request:
         if not self._folder.is_dir():
             raise NotFound("prediction log", str(self._folder), hint="a gateway makes it with its first prediction")
         try:
-            return self._requests.ask(work, endpoint=endpoint, keys=keys, days=days, dry_run=dry_run)
+            return self._requests.ask(work, endpoint=endpoint, keys=keys, days=days, dry_run=dry_run, before=before)
         except OSError as error:
             raise Unavailable("the prediction log", f"`{self._folder}`: {error.strerror}") from error
 

@@ -4,6 +4,7 @@ Commands are imported lazily because some need Feast, which takes seconds to imp
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from skewless.errors import (
     StackFailed,
     Unauthenticated,
     Unavailable,
+    VerificationFailed,
 )
 
 EXIT_OTHER = 1
@@ -38,6 +40,7 @@ EXIT_CODES: Mapping[type[SkewlessError], int] = {
     StackFailed: 3,
     BatchRefused: 4,
     BundleRefused: 4,
+    VerificationFailed: 4,
     Rejected: 4,
     Unauthenticated: 4,
     Forbidden: 4,
@@ -54,6 +57,7 @@ EXIT_MEANINGS: Mapping[int, str] = {
     4: "refused: a bundle, a prediction or a batch of rows does not meet its own conditions, or who asks may not",
     5: "conflict: someone else got there first (also: the stack is already up)",
     6: "not decided: what a replay needs is not kept (fields left out of the log, or a bundle that is gone)",
+    7: "there are changes to apply (`plan`)",
     EXIT_INTERRUPTED: "interrupted",
 }
 
@@ -70,11 +74,18 @@ class LazyCommand:
 COMMANDS: Mapping[str, LazyCommand] = {
     "up": LazyCommand("skewless.cli.stack_commands", "up", "Start the embedded stack."),
     "down": LazyCommand("skewless.cli.stack_commands", "down", "Stop the embedded stack."),
+    "top": LazyCommand("skewless.cli.top_command", "top", "Watch traffic, latency, drift and parity live."),
     "doctor": LazyCommand("skewless.cli.stack_commands", "doctor", "Say what is missing or unhealthy."),
     "demo": LazyCommand("skewless.cli.demo_commands", "demo", "Run the shipped example from end to end."),
-    "apply": LazyCommand("skewless.cli.feature_commands", "apply", "Register the feature definitions."),
-    "features": LazyCommand("skewless.cli.feature_commands", "features", "Show what is registered, and compile it."),
-    "materialize": LazyCommand("skewless.cli.feature_commands", "materialize", "Write features into the online store."),
+    "plan": LazyCommand("skewless.cli.plan_commands", "plan", "Show what registering the definitions would change."),
+    "apply": LazyCommand("skewless.cli.plan_commands", "apply", "Register the feature definitions."),
+    "features": LazyCommand("skewless.cli.definition_commands", "features", "Find and show what is registered."),
+    "materialize": LazyCommand("skewless.cli.materialize_commands", "materialize", "Write features into the store."),
+    "schedule": LazyCommand("skewless.cli.schedule_commands", "schedule", "Show what is materialized when."),
+    "ingest": LazyCommand("skewless.cli.ingest_commands", "ingest", "Show what is on its way to the stores, and why."),
+    "aggregates": LazyCommand(
+        "skewless.cli.aggregate_commands", "aggregates", "Streams of events and the features computed from them."
+    ),
     "dataset": LazyCommand("skewless.cli.model_commands", "dataset", "Build training sets."),
     "train": LazyCommand("skewless.cli.model_commands", "train", "Train a model and write its bundle."),
     "bundle": LazyCommand("skewless.cli.bundle_commands", "bundle", "Verify, register, show and list bundles."),
@@ -94,6 +105,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "parity": LazyCommand(
         "skewless.cli.parity_commands", "parity", "Compare what was served with the offline store, and say why."
     ),
+    "entity": LazyCommand(
+        "skewless.cli.entity_commands", "entity", "Delete all that is kept of an entity, and show the receipts."
+    ),
     "log": LazyCommand("skewless.cli.log_commands", "log", "Ask the prediction log, ship it, and delete from it."),
     "quality": LazyCommand(
         "skewless.cli.quality_commands", "quality", "Judge batches of feature rows by reviewed suites."
@@ -102,7 +116,12 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "model-metrics": LazyCommand(
         "skewless.cli.model_metrics_commands", "model_metrics", "Show how good models were, once outcomes have come."
     ),
+    "capacity": LazyCommand("skewless.cli.capacity_command", "capacity_command", "Say what hardware a load takes."),
 }
+
+
+TELLING = frozenset({"apply", "materialize", "train", "bundle", "endpoint", "rollout", "demo"})
+"""Commands after which a receiver of lineage, where one is configured, is told what has happened."""
 
 
 class CommandTable(click.Group):
@@ -134,7 +153,7 @@ class CommandTable(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours becomes a message on standard error and its exit code."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
         except SkewlessError as error:
             click.echo(f"error: {_told(error)}", err=True)
             ctx.exit(exit_code(error))
@@ -142,6 +161,12 @@ class CommandTable(click.Group):
             # Click's own answer would be exit code 1, which means something else here.
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+        else:
+            if ctx.invoked_subcommand in TELLING and os.environ.get("SKEWLESS_OPENLINEAGE_URL"):
+                from skewless.cli.lineage_sending import send_afterwards  # loads what reads bundles
+
+                send_afterwards()
+            return result
 
 
 def _told(error: SkewlessError) -> str:

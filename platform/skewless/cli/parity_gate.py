@@ -155,6 +155,7 @@ def _subject(
         written={view: Written.of(runs) for view, runs in parts.materialized(service).items() if runs},
         watermarks=offline.watermarks(),
         probe=OtherKeys(contract, store),
+        ingested=parts.ingested(),
     )
     return subject, offline
 

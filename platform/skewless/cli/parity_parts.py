@@ -5,6 +5,9 @@ from collections import OrderedDict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skewless.adapters.parity_checker import CheckedBundle
 from skewless.canonical_json import Digest
 from skewless.cli.workspace import Workspace
@@ -12,6 +15,7 @@ from skewless.errors import NotFound, Unavailable
 from skewless.features.compiled_registry import CompiledRegistry
 from skewless.features.point_in_time import OfflineSource
 from skewless.monitor_limits import PARITY_BUNDLES_OPEN_MAX
+from skewless.registry.ingest_batches import IngestBatches
 from skewless.serving.log_privacy import LogPrivacy
 
 if TYPE_CHECKING:
@@ -55,6 +59,10 @@ class WorkspaceParts:
         """See `CheckParts`."""
         return self._repository.materialized(feature_service)
 
+    def ingested(self) -> "WorkspaceIngestTimes":
+        """See `CheckParts`."""
+        return WorkspaceIngestTimes(self._workspace)
+
     def registered(self) -> CompiledRegistry | None:
         """See `CheckParts`."""
         try:
@@ -74,6 +82,18 @@ class WorkspaceParts:
     @cached_property
     def _repository(self) -> "FeatureRepository":
         return self._workspace.features(connected=False)
+
+
+class WorkspaceIngestTimes:
+    """Implements `IngestTimes` by a workspace's registry database, which it opens when it is asked."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def online_times(self, view: str, created_times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `IngestTimes`."""
+        with self._workspace.kept(IngestBatches) as batches:
+            return batches.online_times(view, created_times)
 
 
 def log_privacy() -> LogPrivacy:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skewless.adapters.known_rows import KnownRows
+from skewless.adapters.offline_sources import DELTA_LOG
 from skewless.adapters.quality_files import FOLDER, load_suite, load_suites, save_suite, suite_files
 from skewless.adapters.quality_gate import Batch, Judgement, SuiteRunner, judge
 from skewless.adapters.tabular import columns_of
@@ -13,7 +14,7 @@ from skewless.cli.output import say, step
 from skewless.cli.quality_gate import has_suites, schemas_of, started_worker
 from skewless.cli.workspace import Workspace
 from skewless.errors import InvalidDefinition, NotFound
-from skewless.features.point_in_time import OfflineSource
+from skewless.features.point_in_time import OfflineSource, SourceForm
 from skewless.monitor_limits import QUALITY_BATCH_ROWS_MAX
 from skewless.quality.suggestion import suggested
 from skewless.quality.suite import Suite
@@ -115,8 +116,9 @@ def _judged(file: Path, suite: Suite, schema: ViewSchema, as_of: int, worker: Su
 def _rows_of(file: Path, view: str) -> KnownRows:
     """All rows of a file, whenever they became known."""
     if not file.exists():
-        raise NotFound("file", str(file), hint="give a Parquet file, or a folder of Parquet files")
-    return KnownRows(OfflineSource(view, str(file), "", None), 0)
+        raise NotFound("file", str(file), hint="give a Parquet file, a folder of such files, or a Delta table")
+    form = SourceForm.DELTA if (file / DELTA_LOG).is_dir() else SourceForm.PARQUET
+    return KnownRows(OfflineSource(view, str(file), "", None, form=form), 0)
 
 
 def _schema(schemas: Mapping[str, ViewSchema], view: str) -> ViewSchema:

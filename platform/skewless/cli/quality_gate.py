@@ -16,6 +16,7 @@ from skewless.registry.quality_results import QualityResults
 
 if TYPE_CHECKING:
     from skewless.adapters.feast_repository import FeatureRepository, JudgedSource
+    from skewless.adapters.feast_stored_views import StoredView
     from skewless.adapters.quality_gate import GateOutcome, QualityGate
 
 
@@ -75,27 +76,54 @@ def opened_gate(
 def gated(
     workspace: Workspace, as_of: int, *, allow_unreviewed: bool
 ) -> Iterator[tuple["FeatureRepository", Mapping[str, "JudgedSource"]]]:
-    """The feature repository, and those of its rows that may be materialized as of a moment (µs).
+    """The feature repository, and those of its rows that may go on as of a moment (µs), by view as the store calls it.
 
     Where the repository has no suites nothing is judged, and all rows may. Raises BatchRefused for a batch that stops,
     before anything was written or emptied.
     """
+    with gating(workspace, allow_unreviewed=allow_unreviewed) as (repository, gate):
+        if gate is None:
+            yield repository, {}
+            return
+        views = repository.stored().views
+        with ExitStack() as kept:
+            with step("Judging feature rows by their suites") as progress:
+                found = {}
+                for number, (name, view) in enumerate(views.items(), start=1):
+                    progress.note(f"{number}/{len(views)} {name}")
+                    found[name] = kept.enter_context(gate.judged(view, as_of))
+                progress.note(f"{sum(each.run.rows for each in gate.outcomes):,} rows of {len(views)} views")
+            for line in told(gate):
+                say(line)
+            yield repository, _judged(views, found)
+
+
+@contextmanager
+def gating(
+    workspace: Workspace, *, allow_unreviewed: bool, starts_early: bool = True
+) -> Iterator[tuple["FeatureRepository", "QualityGate | None"]]:
+    """The feature repository, and the gate of its suites, ready to judge; None where it has none.
+
+    Not `starts_early`: the process that judges is started by the first batch, for work that often has none.
+    """
     if not has_suites(workspace.settings.repo):
-        yield workspace.features(), {}
+        yield workspace.features(), None
         return
     with ExitStack() as parts:
-        worker = parts.enter_context(started_worker())
+        worker = parts.enter_context(started_worker() if starts_early else SuiteWorker())
         repository = workspace.features()
         options = {"allow_unreviewed": allow_unreviewed, "sets_aside": True}
         gate = parts.enter_context(opened_gate(workspace, repository, worker, **options))
-        with step("Reading suites and getting ready to judge"):
-            worker.wait()
-        with step("Judging feature rows by their suites") as progress:
-            judged = parts.enter_context(repository.judged(as_of, progress.note, gate))
-            progress.note(f"{sum(each.run.rows for each in gate.outcomes):,} rows of {len(judged)} views")
-        for line in told(gate):
-            say(line)
-        yield repository, judged
+        if starts_early:
+            with step("Reading suites and getting ready to judge"):
+                worker.wait()
+        yield repository, gate
+
+
+def _judged(views: Mapping[str, "StoredView"], found: Mapping[str, Path | None]) -> Mapping[str, "JudgedSource"]:
+    from skewless.adapters.feast_repository import JudgedSource
+
+    return {name: JudgedSource(views[name].source.path, rows) for name, rows in found.items() if rows is not None}
 
 
 def told(gate: "QualityGate") -> list[str]:

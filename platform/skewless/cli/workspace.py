@@ -4,7 +4,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from skewless.adapters.artifact_opening import open_artifact_store
+from skewless.adapters.redis_url import connection_string_url
 from skewless.adapters.step_loader import TransformSteps
 from skewless.bundles.artifact_store import ArtifactStore
 from skewless.bundles.bundle import Bundle, LoadSteps, load_bundle
@@ -20,8 +21,9 @@ from skewless.canonical_json import Digest
 from skewless.cli.arguments import actor
 from skewless.errors import InvalidDefinition, NotFound, Unavailable
 from skewless.features.contract import FeatureContract
-from skewless.features.feature_checks import Finding, Severity, check_definitions
+from skewless.features.feature_checks import Finding
 from skewless.registry.database import engine, upgrade
+from skewless.registry.definitions import Definitions
 from skewless.registry.feast_tables import FeastTables
 from skewless.registry.records import BundleRecord
 from skewless.registry.repository import Registry, system_clock
@@ -111,7 +113,7 @@ class Workspace:
     def online_store_url(self) -> str:
         """`redis://…` as configured, or of the running stack. Raises Unavailable when there is neither."""
         configured = self.settings.online_store
-        return f"redis://{configured}" if configured else self.stack().valkey_url
+        return connection_string_url(configured) if configured else self.stack().valkey_url
 
     @property
     def gateway_url(self) -> str:
@@ -129,7 +131,10 @@ class Workspace:
         """The Feast repository; `connected` needs the running stack's online store."""
         from skewless.adapters.feast_repository import Connections, FeatureRepository
 
-        address = self.online_store_url.removeprefix("redis://") if connected else _NOWHERE
+        address = _NOWHERE
+        if connected:
+            # As Feast takes it, options and all.
+            address = self.settings.online_store or self.stack().valkey_url.removeprefix("redis://")
         self.home.root.mkdir(parents=True, exist_ok=True)
         return FeatureRepository(self.settings.repo, Connections(address, self.settings.feast_registry_url))
 
@@ -173,41 +178,39 @@ class Workspace:
         return self.models[name]
 
     def apply(self) -> "Applied":
-        """Register the repository's Feast objects, and store the registry snapshot that gateways follow.
+        """Register the repository's definitions and put them in force: Feast's registry, the registry snapshot that
+        gateways follow, and the version of the definitions.
 
-        Raises InvalidDefinition where the definitions are refused, and Unavailable where the registry database does
-        not answer; then nothing is registered.
+        Raises InvalidDefinition where the definitions are refused, BundleRefused where they would break what an
+        endpoint answers with, Unavailable where the registry database does not answer; then nothing is registered.
         """
-        with self.snapshots(create=True) as snapshots:
-            snapshots.heads()  # before Feast's registry is touched, so that a snapshot can follow
-            definitions = self.definitions("features")
-            repository = self.features(connected=False)
-            applied = repository.apply(definitions)
-            self._compile(repository, snapshots, self._fingerprint(), reason="apply")
-        return applied
+        from skewless.cli import definition_apply
+
+        definition_apply.finish_cut_off(self)
+        prepared = definition_apply.prepare(self)
+        definition_apply.refuse_unless_allowed(prepared.plan, allow_breaking=False)
+        return definition_apply.apply_prepared(self, prepared, reason="apply")
 
     def compile_features(self, *, reason: str) -> FeatureSnapshot:
-        """Store the registry snapshot of what is registered with Feast now. Raises as `apply`."""
-        with self.snapshots(create=True) as snapshots:
-            snapshots.heads()
-            source = self._fingerprint()  # before Feast's slow import, in case there is nothing to compile
-            return self._compile(self.features(connected=False), snapshots, source, reason=reason)
+        """Store the registry snapshot of what is registered with Feast now.
 
-    def _compile(
-        self, repository: "FeatureRepository", snapshots: FeatureSnapshots, source: Digest | None, *, reason: str
-    ) -> FeatureSnapshot:
-        """`source` is from before: what changes while this compiles then differs from it, and is compiled again."""
-        findings = check_definitions(repository.definitions(), repository.projects())
-        refuse_errors(findings)
-        compiled = repository.compiled()
-        return snapshots.store(
-            compiled, findings=findings, source=source or compiled.digest, actor=actor(), reason=reason
-        )
+        Raises as `apply`, and Conflict where definitions were applied while these were read.
+        """
+        from skewless.cli import definition_apply
+
+        with self.kept(Definitions, create=True) as versions:
+            versions.head()
+            source = self._fingerprint()  # before Feast's slow import, in case there is nothing to compile
+            repository = self.features(connected=False)
+            source = source or definition_apply.fingerprint(self.settings, repository)
+            head, compiled = definition_apply.compile_registered(versions, repository, source, reason=reason)
+        return FeatureSnapshot(head, compiled.registry, tuple(compiled.findings))
 
     def registration_findings(self) -> list[Finding]:
         """What the registration checks find in what is registered with Feast now."""
-        repository = self.features(connected=False)
-        return check_definitions(repository.definitions(), repository.projects())
+        from skewless.cli import definition_apply
+
+        return definition_apply.registered_findings(self.features(connected=False))
 
     def _fingerprint(self) -> Digest | None:
         """Of the definitions in Feast's registry; None where that cannot be looked at without Feast."""
@@ -281,14 +284,3 @@ class Workspace:
     def steps(self) -> LoadSteps:
         """What makes the `onnx` and `python` steps of stored transforms runnable here."""
         return partial(TransformSteps, packages=self.settings.allowed_step_packages)
-
-
-def refuse_errors(findings: Sequence[Finding]) -> None:
-    """Raise InvalidDefinition where a finding of the registration checks is an error; the message lists them all."""
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    if errors:
-        listed = "\n".join(f"{finding.message} ({finding.code}). {finding.hint}" for finding in errors)
-        raise InvalidDefinition(
-            f"{len(errors)} registered definitions are wrong:\n{listed}",
-            hint="correct them and run `skewless apply`; the last good registry snapshot stays",
-        )

@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from skewless.dtypes import ELEMENTS, TABLE, Dtype
 from skewless.features.contract import FeatureContract, FeatureField, ViewRead, column_name
+from skewless.features.row_order import newest_first_sql
 from skewless.features.visibility import Status, available_sql, stale_sql
 from skewless.timestamps import SECOND_US
 
@@ -40,12 +41,33 @@ class Known(StrEnum):
     """All that the source holds by now of what had happened by that moment."""
 
 
+class SourceForm(StrEnum):
+    """What lies at a source's path."""
+
+    PARQUET = "parquet"
+    """A file, a folder or a glob of Parquet files."""
+    DELTA = "delta"
+    """A Delta table: the files that its newest commit names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """The Parquet files of a source as they were when somebody looked; `version` is a Delta table's, else None.
+
+    No files are no rows. `is_partitioned`: some columns are in the names of folders (`day=2013-05-01/`) alone.
+    """
+
+    paths: tuple[str, ...]
+    version: int | None = None
+    is_partitioned: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class OfflineSource:
     """Where the rows of a view lie. `created_time` None means that a row is known at its event time.
 
     `view` is the name that the view is used under, which may be an alias. `columns` maps join keys and features to the
-    source's column names where those differ.
+    source's column names where those differ. `files` None: `path` is one Parquet file, or nobody has looked yet.
     """
 
     view: str
@@ -53,6 +75,8 @@ class OfflineSource:
     event_time: str
     created_time: str | None
     columns: tuple[tuple[str, str], ...] = ()
+    form: SourceForm = SourceForm.PARQUET
+    files: SourceFiles | None = None
 
     def column(self, name: str) -> str:
         """The source's name of a join key or feature."""
@@ -84,7 +108,23 @@ def rows_sql(view: ViewRead, source: OfflineSource, known: Known = Known.THEN, *
         original = f"TRY_CAST({identifier(source.column(feature.name))} AS DOUBLE)"
         selected.append(f"{original} AS {identifier(RAW_PREFIX + feature.name)}")
     listed = ",\n    ".join(selected)
-    return f"SELECT {listed}\n  FROM read_parquet({literal(source.path)})"
+    return f"SELECT {listed}\n  FROM {_relation(source, view)}"
+
+
+def _relation(source: OfflineSource, view: ViewRead | None = None) -> str:
+    """The source's rows as a table expression; of a source without files an empty one with the columns of `view`."""
+    if source.files is None:
+        return f"read_parquet({literal(source.path)})"
+    if source.files.paths:
+        listed = ", ".join(literal(path) for path in source.files.paths)
+        partitioned = str(source.files.is_partitioned).lower()
+        return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = {partitioned})"
+    columns = dict.fromkeys(filter(None, (source.event_time, source.created_time)), TABLE[Dtype.TIMESTAMP].duckdb)
+    if view is not None:
+        columns |= {source.column(key.key_name): TABLE[key.dtype].duckdb for key in view.join_keys}
+        columns |= {source.column(feature.name): TABLE[feature.dtype].duckdb for feature in view.features}
+    selected = ", ".join(f"CAST(NULL AS {kind}) AS {identifier(name)}" for name, kind in columns.items())
+    return f"(SELECT {selected} WHERE false)"
 
 
 def timeline_sql(view: ViewRead, source: OfflineSource, known: Known = Known.THEN, *, asked: str = "") -> str:
@@ -101,7 +141,7 @@ def timeline_sql(view: ViewRead, source: OfflineSource, known: Known = Known.THE
         f"    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_before_us\n  FROM (\n"
         f"  {rows}\n"
         f"  QUALIFY row_number() OVER (PARTITION BY {keys}, {AVAILABLE_US}\n"
-        f"    ORDER BY {EVENT_US} DESC, {CREATED_US} DESC, {tie_break}) = 1))\n"
+        f"    ORDER BY {newest_first_sql(event_time=EVENT_US, created_time=CREATED_US)}, {tie_break}) = 1))\n"
         f"WHERE newest_before_us IS NULL OR {EVENT_US} >= newest_before_us"
     )
 
@@ -207,7 +247,7 @@ def watermark_sql(source: OfflineSource) -> str:
     """The newest event time and the newest created time (µs) of a source, one row; NULL where it has no rows."""
     event = f"epoch_us(max({identifier(source.event_time)}))"
     created = f"epoch_us(max({identifier(source.created_time)}))" if source.created_time else event
-    return f"SELECT {event} AS {EVENT_US}, {created} AS {CREATED_US} FROM read_parquet({literal(source.path)})"
+    return f"SELECT {event} AS {EVENT_US}, {created} AS {CREATED_US} FROM {_relation(source)}"
 
 
 def status_column(view: str) -> str:

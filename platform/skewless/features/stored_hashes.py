@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from skewless.features.contract import JoinKey, ViewRead
 from skewless.features.redis_layout import TIMESTAMP_PREFIX, StoredKey, feature_field, key_types, timestamp_field
+from skewless.features.row_order import ROW_TIME_PREFIX
 
 _HASHED_BYTES = 4
 _Kind = tuple[tuple[str, ...], tuple[int, ...]]
@@ -54,7 +55,8 @@ class KnownHashes:
         self._everywhere = frozenset(everywhere)
         self._fields: dict[_Kind, set[bytes]] = {}
         for each in fields:
-            self._fields.setdefault(key_types(each.join_keys), set()).update(each.names)
+            times = {name.replace(TIMESTAMP_PREFIX, ROW_TIME_PREFIX, 1) for name in each.names if _is_time(name)}
+            self._fields.setdefault(key_types(each.join_keys), set()).update(each.names, times)
         self._names = {names for names, _ in self._fields}
 
     def why_unread(self, key: StoredKey) -> Leftover | None:
@@ -64,11 +66,18 @@ class KnownHashes:
         return Leftover.KEY_TYPE if key.names in self._names else Leftover.ENTITY
 
     def orphans(self, key: StoredKey, held: Iterable[bytes]) -> list[bytes]:
-        """The fields of Feast's making that nobody reads of a hash, in their order; all where nobody reads the hash."""
+        """The fields of Feast's making, and of ours beside them, that nobody reads of a hash, in their order.
+
+        All where nobody reads the hash.
+        """
         known = self._fields.get((key.names, key.types))
         read = frozenset() if known is None else known | self._everywhere
-        return [each for each in held if each not in read and _is_feasts(each)]
+        return [each for each in held if each not in read and _is_feasts_or_ours(each)]
 
 
-def _is_feasts(field: bytes) -> bool:
-    return len(field) == _HASHED_BYTES or field.startswith(TIMESTAMP_PREFIX)
+def _is_time(field: bytes) -> bool:
+    return field.startswith(TIMESTAMP_PREFIX)
+
+
+def _is_feasts_or_ours(field: bytes) -> bool:
+    return len(field) == _HASHED_BYTES or field.startswith((TIMESTAMP_PREFIX, ROW_TIME_PREFIX))

@@ -25,7 +25,7 @@ from skewless.parity.causes import CAUSE_CODE, NO_CAUSE, Cause
 from skewless.parity.compare import computed_causes, differing_rows, equal_columns, feature_causes, rows_differ
 from skewless.parity.computed_causes import Codes, inherited, made_otherwise
 from skewless.parity.equality import Equality, Mask
-from skewless.parity.evidence import OfflineAnswers, Versions, Watermark, Written, take
+from skewless.parity.evidence import IngestTimes, OfflineAnswers, Versions, Watermark, Written, take
 from skewless.parity.hidden import NOTHING_HIDDEN, Hidden
 from skewless.parity.recompute import with_overrides
 from skewless.parity.stored_causes import ViewState, columns_of, differing
@@ -70,7 +70,8 @@ class Subject:
     """What predictions are checked against: a bundle's parts, how it is scored here, and what is known of its views.
 
     `contract` is the bundle's, with on-demand functions as they are here, cut down to what `hidden` leaves. `changed`
-    says by view, in words, what is defined otherwise today; `written` has the materializations by view.
+    says by view, in words, what is defined otherwise today; `written` has the materializations by view; `ingested`
+    knows when ingested rows became visible online, None where nobody does.
     """
 
     transform: FittedTransform
@@ -83,6 +84,7 @@ class Subject:
     watermarks: Mapping[str, Watermark] = field(default_factory=dict)
     probe: KeyProbe | None = None
     hidden: Hidden = NOTHING_HIDDEN
+    ingested: IngestTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ def _state(subject: Subject, view: ViewRead, served: Served, then: FeatureFrame)
         watermark=subject.watermarks.get(view.name),
         lower_rung=_on_rungs(served, _OLDER_FEATURES),
         under_other_key=_under_other_key(subject, view, served, then),
+        ingested=subject.ingested,
     )
 
 

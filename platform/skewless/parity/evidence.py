@@ -96,6 +96,21 @@ class Written:
         return found
 
 
+class IngestTimes(Protocol):
+    """When rows that were ingested became visible online; asked about few rows, those that differ."""
+
+    def online_times(self, view: str, created_times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """By created time (rows,) of rows of a view, when the batch that was accepted then was online (µs).
+
+        NOT_INGESTED where no batch was accepted at that time, NOT_ONLINE where it is not there yet.
+        """
+        ...
+
+
+NOT_INGESTED, NOT_ONLINE = -1, 2**62
+"""Stand in an array of online times."""
+
+
 def take(column: Column, rows: NDArray[np.int64]) -> Column:
     """The rows (chosen,) of a column."""
     return Column(column.dtype, np.ascontiguousarray(column.values[rows]), column.valid[rows])

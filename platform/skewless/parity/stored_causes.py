@@ -17,7 +17,7 @@ from skewless.features.frame import NO_EVENT_TIME, STATUS_CODE, FeatureFrame
 from skewless.features.visibility import Status
 from skewless.parity.causes import CAUSE_CODE, NO_CAUSE, PENDING, Cause
 from skewless.parity.equality import Equality, Mask, casts_alike, compare_columns, is_stand_in, rounds_alike
-from skewless.parity.evidence import Versions, Watermark, Written, take
+from skewless.parity.evidence import IngestTimes, Versions, Watermark, Written, take
 
 Rows = NDArray[np.int64]
 
@@ -40,6 +40,8 @@ class ViewState:
     """Rows answered with features that are not the store's of that moment, as their bundle allows."""
     under_other_key: Mask
     """Rows whose entity the store has under a key of another type."""
+    ingested: IngestTimes | None = None
+    """When ingested rows became visible online; None where nothing is ingested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def stored_causes(
     source's rows at both event times of each of them (None: nobody looked, and the event times alone decide).
     """
     facts = _facts(view, rows, served, offline, as_of, versions)
-    shared = _row_causes(view, facts, state)
+    on_its_way = _on_its_way(view, facts, state)
+    shared = _row_causes(view, facts, state, on_its_way)
     pending = _pending(facts, state)
     found = {}
     for feature in view.features:
@@ -122,11 +125,20 @@ def stored_causes(
         for conditions in (shared, _column_causes(view, feature, facts, sides, statuses)):
             for cause, holds in conditions.items():
                 codes[holds] = np.minimum(codes[holds], CAUSE_CODE[cause])
+        lagging = on_its_way & (codes == CAUSE_CODE[Cause.EQUAL_TIMESTAMP_CORRECTION])
+        codes[lagging] = CAUSE_CODE[Cause.MATERIALIZATION_LAG]
         codes[pending & (codes > CAUSE_CODE[Cause.ENTITY_KEY_TYPE])] = PENDING
         everywhere = np.full(served.rows, NO_CAUSE, dtype=np.uint8)
         everywhere[rows] = np.where(different[name][rows], codes, NO_CAUSE)
         found[name] = everywhere
     return found
+
+
+def _on_its_way(view: ViewRead, facts: _Facts, state: ViewState) -> Mask:
+    """Rows (differing,) whose visible row was accepted by ingestion and not online yet at the moment asked for."""
+    if state.ingested is None:
+        return np.zeros(len(facts.rows), dtype=np.bool_)
+    return np.asarray(state.ingested.online_times(view.view, facts.created) > facts.as_of, dtype=np.bool_)
 
 
 def _pending(facts: _Facts, state: ViewState) -> Mask:
@@ -192,7 +204,7 @@ def _raw(column: Column, winner: Mask, place: NDArray[np.intp], rows: int) -> ND
     return found
 
 
-def _row_causes(view: ViewRead, facts: _Facts, state: ViewState) -> dict[Cause, Mask]:
+def _row_causes(view: ViewRead, facts: _Facts, state: ViewState, on_its_way: Mask) -> dict[Cause, Mask]:
     """Conditions (differing,) that hold for whole rows."""
     absent = facts.served == NO_EVENT_TIME
     there = facts.offline != NO_EVENT_TIME
@@ -213,8 +225,8 @@ def _row_causes(view: ViewRead, facts: _Facts, state: ViewState) -> dict[Cause, 
         Cause.FUTURE_LEAK: (facts.served > facts.as_of) | (newer & facts.leaked),
         Cause.RESTATED_ROW: newer & facts.in_source & (facts.served <= facts.as_of),
         Cause.TTL: absent & too_old & (covered | ~runs),
-        Cause.LATE_ROW: behind & passed,
-        Cause.MATERIALIZATION_LAG: behind & (runs | ~absent),
+        Cause.LATE_ROW: behind & passed & ~on_its_way,
+        Cause.MATERIALIZATION_LAG: (behind & (runs | ~absent)) | (facts.behind & on_its_way),
         Cause.MISSING_ONLINE: facts.behind,
         Cause.EXTRA_ONLINE: newer & ~facts.in_source,
     }

@@ -193,6 +193,18 @@ class QualityResults(RegistryPart):
             _close(session, batch, QuarantineState.DROPPED, None, self._clock())
             self._audit(session, f"quarantine/{batch}", "drop", actor=actor, reason=reason, detail={})
 
+    def shrunk(self, batch: str, rows: int, digest: str) -> None:
+        """Note what a held batch's file has once rows were deleted out of it; without any it is closed as dropped."""
+        with self._transactions.write() as session:
+            row = session.get(QuarantineBatchRow, batch, with_for_update=True)
+            if row is None or row.state != QuarantineState.HELD.value:
+                return
+            row.changed_time = self._clock()
+            if rows:
+                row.rows, row.digest = rows, digest
+            else:
+                row.state, row.released = QuarantineState.DROPPED.value, 0
+
     def standing(self) -> tuple[ViewQuality, ...]:
         """How every view stands, by view; for the monitor."""
         runs = {each.view: each for each in self.last_runs()}

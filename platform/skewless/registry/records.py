@@ -155,7 +155,8 @@ class EvaluationRecord:
 class AuditEvent:
     """One change of the registry: who did what to which subject, when and why.
 
-    `subject` is `endpoint/<name>`, `bundle/<digest>`, `dataset/<digest>`, `api-key/<name>` or `features/<project>`.
+    `subject` is `endpoint/<name>`, `bundle/<digest>`, `dataset/<digest>`, `api-key/<name>`, `features/<project>`,
+    `definitions/<project>` or the like: a kind and a name.
     Events are numbered in the order in which they were committed; a number may be left out.
     """
 

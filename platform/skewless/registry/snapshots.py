@@ -77,39 +77,51 @@ class FeatureSnapshots(SnapshotHeads):
         self, registry: CompiledRegistry, *, findings: Sequence[Finding], source: Digest, actor: str, reason: str
     ) -> FeatureSnapshot:
         """Make this the project's snapshot, checked now. Only a change of content counts and is audited."""
-        document = _document(registry, findings)
-        made = digest(document)
         with self.transactions.write() as session:
-            row = session.get(FeatureSnapshotRow, registry.project)
-            before = None if row is None else Digest(row.digest)
-            now = self.clock()
-            if row is None:
-                row = FeatureSnapshotRow(
-                    project=registry.project, version=1, digest=made, compiled_at=now, document=document
-                )
-                session.add(row)
-            elif before != made:
-                row.version += 1
-                row.digest, row.compiled_at, row.document = made, now, document
-            row.source, row.checked_at = source, now
-            session.flush()
-            if before != made:
-                self._audit(session, row, before=before, actor=actor, reason=reason)
-            head = head_of(row)
+            head = keep_snapshot(
+                session, registry, findings=findings, source=source, time=self.clock(), actor=actor, reason=reason
+            )
         return FeatureSnapshot(head, registry, tuple(findings))
 
-    def _audit(
-        self, session: Session, row: FeatureSnapshotRow, *, before: Digest | None, actor: str, reason: str
-    ) -> None:
-        write_audit_event(
-            session,
-            f"features/{row.project}",
-            "compile",
-            time=Micros(row.compiled_at),
-            actor=actor,
-            reason=reason,
-            detail={"from": before, "to": row.digest, "version": row.version},
-        )
+
+def keep_snapshot(
+    session: Session,
+    registry: CompiledRegistry,
+    *,
+    findings: Sequence[Finding],
+    source: Digest,
+    time: Micros,
+    actor: str,
+    reason: str,
+) -> SnapshotHead:
+    """Make this its project's snapshot in a transaction that changes more; as `FeatureSnapshots.store`."""
+    document = _document(registry, findings)
+    made = digest(document)
+    row = session.get(FeatureSnapshotRow, registry.project)
+    before = None if row is None else Digest(row.digest)
+    if row is None:
+        row = FeatureSnapshotRow(project=registry.project, version=1, digest=made, compiled_at=time, document=document)
+        session.add(row)
+    elif before != made:
+        row.version += 1
+        row.digest, row.compiled_at, row.document = made, time, document
+    row.source, row.checked_at = source, time
+    session.flush()
+    if before != made:
+        _audit(session, row, before=before, actor=actor, reason=reason)
+    return head_of(row)
+
+
+def _audit(session: Session, row: FeatureSnapshotRow, *, before: Digest | None, actor: str, reason: str) -> None:
+    write_audit_event(
+        session,
+        f"features/{row.project}",
+        "compile",
+        time=Micros(row.compiled_at),
+        actor=actor,
+        reason=reason,
+        detail={"from": before, "to": row.digest, "version": row.version},
+    )
 
 
 def _document(registry: CompiledRegistry, findings: Sequence[Finding]) -> dict[str, Any]:

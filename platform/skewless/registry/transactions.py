@@ -122,8 +122,7 @@ def write_audit_event(
 
     Raises InvalidRequest for an unusable actor or reason.
     """
-    _check_text("actor", actor, characters_min=1, characters_max=ACTOR_CHARACTERS_MAX)
-    _check_text("reason", reason, characters_min=0, characters_max=REASON_CHARACTERS_MAX)
+    check_who_and_why(actor, reason)
     # What the change itself writes goes first: its locks decide who wins, and no loser's event takes a number.
     session.flush()
     if session.get_bind().dialect.name == "postgresql":
@@ -132,6 +131,12 @@ def write_audit_event(
         AuditEventRow(time=time, actor=actor, action=str(action), subject=subject, reason=reason, detail=dict(detail))
     )
     session.flush()
+
+
+def check_who_and_why(actor: str, reason: str) -> None:
+    """Return where a change may be audited with these. Raises InvalidRequest for an unusable actor or reason."""
+    _check_text("actor", actor, characters_min=1, characters_max=ACTOR_CHARACTERS_MAX)
+    _check_text("reason", reason, characters_min=0, characters_max=REASON_CHARACTERS_MAX)
 
 
 def _queue_and_notify(session: Session, subject: str, version: object) -> None:

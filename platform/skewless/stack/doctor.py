@@ -21,7 +21,7 @@ from skewless.registry.feast_tables import FeastTables
 from skewless.registry.repository import Registry
 from skewless.registry.snapshots import FeatureSnapshot, FeatureSnapshots
 from skewless.settings import Home, Settings, mask
-from skewless.stack import gateway, monitor, shipper, triton, valkey
+from skewless.stack import gateway, ingest, monitor, scheduler, shipper, triton, valkey
 from skewless.stack.feature_store_file import FeastAddress, feast_address
 from skewless.stack.probes import http_probe, valkey_probe
 from skewless.stack.state import ProcessState, StackState, read_last_state, read_state
@@ -283,6 +283,8 @@ async def _ask(name: str, state: StackState) -> None:
         gateway.NAME: state.gateway_url,
         shipper.NAME: state.shipper_url,
         monitor.NAME: state.monitor_url,
+        scheduler.NAME: state.scheduler_url,
+        ingest.NAME: state.ingest_url,
     }
     port = int(addresses[name].rpartition(":")[2])
     path = "/v2/health/ready" if name == triton.NAME else "/healthz"

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from skewless.settings import Settings, StackSettings, variable_name
 from skewless.stack.gateway import gateway_spec
+from skewless.stack.ingest import ingest_spec
 from skewless.stack.monitor import monitor_spec
 from skewless.stack.ports import LOOPBACK, choose_ports, prefer_port
 from skewless.stack.process import ProcessSpec
+from skewless.stack.scheduler import run_environment, scheduler_spec
 from skewless.stack.shipper import shipper_spec
 from skewless.stack.state import StackAddresses
 from skewless.stack.triton import TritonPorts, triton_spec
@@ -32,6 +34,7 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
     gateway, admin = prefer_port(stack.gateway_port), prefer_port(stack.gateway_admin_port)
     shipper = prefer_port(stack.shipper_port)
     monitor = prefer_port(stack.monitor_port) if stack.monitor else 0
+    scheduler = prefer_port(stack.scheduler_port) if stack.scheduler else 0
     triton = TritonPorts(*triton_ports) if stack.runs_triton else None
     addresses = StackAddresses(
         gateway_url=f"http://{LOOPBACK}:{gateway}",
@@ -42,6 +45,8 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
         gateway_admin_url=f"http://{LOOPBACK}:{admin}",
         shipper_url=f"http://{LOOPBACK}:{shipper}",
         monitor_url=f"http://{LOOPBACK}:{monitor}" if monitor else "",
+        scheduler_url=f"http://{LOOPBACK}:{scheduler}" if scheduler else "",
+        **_ingest_addresses(stack),
     )
     environment = {
         "ONLINE_STORE": addresses.valkey_url,
@@ -60,8 +65,12 @@ def plan_stack(settings: Settings, stack: StackSettings) -> tuple[StackAddresses
     # Before the gateway, so that it is stopped after it, and ships what the gateway sealed at its end.
     shipping = _shipping(settings, stack, port=shipper, valkey_url=addresses.valkey_url)
     gateway_process = gateway_spec(port=gateway, admin_port=admin, environment=environment, logs=home.logs)
-    # It depends on nothing: its jobs wait for what they need, and the stack answers without it.
+    # They depend on little: they wait for what they need, and the stack answers without them.
     watching = (_monitoring(settings, stack, port=monitor, valkey_url=addresses.valkey_url),) if monitor else ()
+    if scheduler:
+        watching = (_scheduling(settings, port=scheduler, valkey_port=valkey), *watching)
+    if addresses.ingest_url:
+        watching = (_ingesting(settings, addresses), *watching)
     if triton is None:
         return addresses, (store, shipping, replace(gateway_process, depends_on=(store.name,)), *watching)
     backends = home.triton / "backends"
@@ -77,6 +86,32 @@ def _shipping(settings: Settings, stack: StackSettings, *, port: int, valkey_url
     return shipper_spec(
         port=port, environment=environment, logs=home.logs, depends_on=(VALKEY,) if stack.stream else ()
     )
+
+
+def _ingest_addresses(stack: StackSettings) -> dict[str, str]:
+    if not stack.ingest:
+        return {}
+    port, admin = prefer_port(stack.ingest_port), prefer_port(stack.ingest_admin_port)
+    return {"ingest_url": f"http://{LOOPBACK}:{port}", "ingest_admin_url": f"http://{LOOPBACK}:{admin}"}
+
+
+def _ingesting(settings: Settings, addresses: StackAddresses) -> ProcessSpec:
+    environment = {
+        "ONLINE_STORE": addresses.valkey_url,
+        "DATABASE_URL": settings.registry_url,
+        "REPO": str(settings.repo.absolute()),
+        "HOME": str(settings.folders.root),
+        # Whoever can reach loopback on this machine may bring rows; see docs/security.md for anything else.
+        "DEVELOPMENT": "true",
+        "ADMIN_HOST": LOOPBACK,
+    }
+    port, admin = (int(each.rpartition(":")[2]) for each in (addresses.ingest_url, addresses.ingest_admin_url))
+    return ingest_spec(port=port, admin_port=admin, environment=environment, logs=settings.folders.logs)
+
+
+def _scheduling(settings: Settings, *, port: int, valkey_port: int) -> ProcessSpec:
+    environment = run_environment(settings, online_store=f"{LOOPBACK}:{valkey_port}")
+    return scheduler_spec(port=port, environment=environment, logs=settings.folders.logs, depends_on=(VALKEY,))
 
 
 def _monitoring(settings: Settings, stack: StackSettings, *, port: int, valkey_url: str) -> ProcessSpec:

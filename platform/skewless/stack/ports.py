@@ -1,11 +1,18 @@
 """TCP ports on loopback."""
 
+import secrets
 import socket
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 from skewless.errors import StackFailed
 
 LOOPBACK = "127.0.0.1"
+_OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST: Final = 20_000
+"""Below it lie the ports that servers are known by."""
+_TRIES: Final = 100
 
 
 def is_free(port: int) -> bool:
@@ -20,15 +27,38 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Different ports that are free now. Held open together while choosing, so that none comes twice."""
+    """Different ports that are free now. Held open together while choosing, so that none comes twice.
+
+    They lie below those that the kernel gives to outgoing connections, where it is Linux and has room: between choosing
+    and listening, any connection of the machine could take one of the others.
+    """
     listeners = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
     try:
         for listener in listeners:
-            listener.bind((LOOPBACK, 0))
+            _bind_somewhere(listener)
         return tuple(listener.getsockname()[1] for listener in listeners)
     finally:
         for listener in listeners:
             listener.close()
+
+
+def _bind_somewhere(listener: socket.socket) -> None:
+    below = _first_outgoing()
+    for _ in range(_TRIES if below > _FIRST else 0):
+        try:
+            listener.bind((LOOPBACK, _FIRST + secrets.randbelow(below - _FIRST)))
+        except OSError:
+            continue  # somebody listens there
+        return
+    listener.bind((LOOPBACK, 0))
+
+
+def _first_outgoing() -> int:
+    """The first port that the kernel gives to outgoing connections; 0 where that is not known."""
+    try:
+        return int(_OUTGOING.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def choose_ports(configured: Mapping[str, int]) -> tuple[int, ...]:

@@ -39,6 +39,12 @@ class StackAddresses:
     """As above."""
     monitor_url: str = ""
     """As above, and where the stack runs no monitor."""
+    scheduler_url: str = ""
+    """As above, and where the stack materializes nothing by schedules."""
+    ingest_url: str = ""
+    """As above, and where the stack runs no ingestion service."""
+    ingest_admin_url: str = ""
+    """Where that tells its metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,21 @@ class StackState:
     def monitor_url(self) -> str:
         """Base URL of the monitor's own listener, where its metrics are; empty where none runs."""
         return self.addresses.monitor_url
+
+    @property
+    def scheduler_url(self) -> str:
+        """Base URL of the scheduler's own listener, where its metrics are; empty where none runs."""
+        return self.addresses.scheduler_url
+
+    @property
+    def ingest_url(self) -> str:
+        """Base URL of the ingestion service; empty where none runs."""
+        return self.addresses.ingest_url
+
+    @property
+    def ingest_admin_url(self) -> str:
+        """Base URL of the ingestion service's listener for metrics; empty where none runs."""
+        return self.addresses.ingest_admin_url
 
     @property
     def valkey_url(self) -> str:

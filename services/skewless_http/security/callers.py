@@ -6,11 +6,11 @@ from typing import Final
 
 from skewless.dtypes import Column
 from skewless.errors import Forbidden
-from skewless.registry.api_scopes import ANY_ENDPOINT, ApiRate, ApiScope
+from skewless.registry.api_scopes import ANY, ANY_ENDPOINT, ApiRate, ApiScope
 
 ENDPOINTS_REMEMBERED_MAX: Final = 256
 """Endpoints of which one caller's answer is kept; names that do not exist are asked for, too."""
-_ANYTHING: Final = (ApiScope((ANY_ENDPOINT,)),)
+_ANYTHING: Final = (ApiScope((ANY_ENDPOINT,), features=(ANY,), events=(ANY,), created_time=True),)
 _Limits = tuple[tuple[str, tuple[str, ...]], ...]
 """Of one scope: join keys, each with the prefixes that its values may begin with."""
 
@@ -46,8 +46,28 @@ class Caller:
 
         Outcomes name predictions, not endpoints: whoever knows the id of one, 74 random bits, was told it.
         """
-        if not self.scopes:
+        if not any(scope.endpoints for scope in self.scopes):
             raise Forbidden(f"`{self.id}` may ask nothing here, so it has no outcomes to tell")
+
+    def may_bring_features(self, view: str) -> "Brought":
+        """What it may bring of a feature view. Raises Forbidden where no scope covers it, whether it exists or not."""
+        covering = [scope for scope in self.scopes if scope.takes_features(view)]
+        if not covering:
+            raise Forbidden(
+                f"`{self.id}` may not bring rows of the feature view `{view[:100]}`",
+                hint="have a key made whose scopes name it: `skewless api-key create NAME --features VIEW`",
+            )
+        return Brought(self.id, view, covering)
+
+    def may_bring_events(self, stream: str) -> "Brought":
+        """What it may bring of a stream. Raises as `may_bring_features`."""
+        covering = [scope for scope in self.scopes if scope.takes_events(stream)]
+        if not covering:
+            raise Forbidden(
+                f"`{self.id}` may not bring events of the stream `{stream[:100]}`",
+                hint="have a key made whose scopes name it: `skewless api-key create NAME --events STREAM`",
+            )
+        return Brought(self.id, stream, covering)
 
     def may_ask_raw(self, endpoint: str) -> None:
         """Raises Forbidden where not everything of the endpoint may be asked: bare tensors name no entity."""
@@ -88,9 +108,56 @@ class Caller:
             return found
 
 
+class Brought:
+    """What one caller may bring of one feature view or stream: of which entities, and with which times."""
+
+    def __init__(self, caller: str, name: str, covering: list[ApiScope]) -> None:
+        self._caller = caller
+        self._name = name
+        timed = [scope for scope in covering if scope.created_time]
+        self._limits = _limits_of_all(covering)
+        """() where it may bring rows of any entity."""
+        self._timed_limits = _limits_of_all(timed)
+        """The same of rows that say when they became known: other scopes say nothing about those."""
+        self.created_time = bool(timed)
+        """Whether rows may say themselves when they became known, of the entities of the scopes that allow it."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether `check` can refuse anything."""
+        return bool(self._limits or self._timed_limits)
+
+    def check(self, columns: Mapping[str, Column], rows: int, gives_created_time: bool) -> None:
+        """Raises Forbidden at the first of `rows` of an entity that no scope allows; `columns` are the join keys.
+
+        `gives_created_time` says whether any of the rows does: all of them are then held against the scopes that allow
+        that.
+        """
+        limits = self._timed_limits if gives_created_time else self._limits
+        if not limits:
+            return
+        allowed = _any_of([_rows_within(each, columns, rows) for each in limits], rows)
+        if all(allowed):
+            return
+        row = allowed.index(False)
+        named = sorted({key for each in limits for key, _ in each})
+        told = " with created times" if gives_created_time else ""
+        raise Forbidden(
+            f"`{self._caller}` may not bring rows{told} of `{self._name[:100]}` of the entity of row {row}",
+            path=f"$.rows[{row}]",
+            hint=f"its scopes limit the values of {', '.join(f'`{key}`' for key in named)}",
+        )
+
+
 def anonymous(rate: ApiRate | None = None) -> Caller:
-    """Whoever asks a gateway in development mode."""
+    """Whoever asks a service in development mode."""
     return Caller("anonymous", _ANYTHING, rate)
+
+
+def _limits_of_all(scopes: list[ApiScope]) -> tuple[_Limits, ...]:
+    """One per scope; () where one of them limits nothing, or there is none."""
+    limits = [tuple(scope.entities.items()) for scope in scopes]
+    return tuple(limits) if all(limits) else ()
 
 
 def _limits(scopes: tuple[ApiScope, ...], endpoint: str) -> tuple[_Limits, ...] | None:

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from skewless.errors import InvalidDefinition, Unauthenticated
-from skewless.registry.api_scopes import ANY_ENDPOINT, ApiRate, ApiScope
+from skewless.registry.api_scopes import ANY, ANY_ENDPOINT, ApiRate, ApiScope, may_be_brought
 from skewless_http.security.callers import Caller
 
 SCOPE_PREFIX = "predict:"
+FEATURES_PREFIX, EVENTS_PREFIX = "features:", "events:"
+"""Of scopes that name feature views and streams that rows may be brought for."""
+CREATED_TIME_SCOPE = "features.created-time"
+"""The scope of who may say when rows became known."""
 ENTITIES_CLAIM = "skewless.entities"
 ENDPOINTS_MAX = 200
 """Endpoints that one token may name."""
@@ -21,7 +25,9 @@ class ClaimRules:
     """Where a token says what it may ask.
 
     `endpoints_claim` holds names of endpoints, or `*`: a list, or a text with spaces. `scope_claim` holds scopes, of
-    which `predict:<endpoint>` and `predict:*` count: OAuth's `scope` text, or a list as Entra's `roles` are. The
+    which `predict:<endpoint>`, `features:<view>`, `events:<stream>` (each also with `*`) and `features.created-time`
+    count: OAuth's `scope` text, or a list as Entra's `roles` are. Words of other services may begin alike
+    (`events:read:all`): behind `features:` and `events:` what can be no name of a view or stream allows nothing. The
     claim `skewless.entities` may limit join keys to prefixes, as an API key's scope does.
     """
 
@@ -40,22 +46,38 @@ class ClaimRules:
         return Caller(f"jwt:{subject}", self._scopes(claims), self.default_rate)
 
     def _scopes(self, claims: Mapping[str, Any]) -> tuple[ApiScope, ...]:
-        named = _texts(claims, self.endpoints_claim)
         scopes = _texts(claims, self.scope_claim)
-        named += [scope.removeprefix(SCOPE_PREFIX) for scope in scopes if scope.startswith(SCOPE_PREFIX)]
-        if not named:
+        named = [*_texts(claims, self.endpoints_claim), *_behind(SCOPE_PREFIX, scopes)]
+        features, events = _brought(FEATURES_PREFIX, scopes), _brought(EVENTS_PREFIX, scopes)
+        if not (named or features or events):
             return ()
-        if len(named) > ENDPOINTS_MAX:
-            raise _not_understood(self.endpoints_claim, f"at most {ENDPOINTS_MAX} endpoints")
-        endpoints = (ANY_ENDPOINT,) if ANY_ENDPOINT in named else tuple(dict.fromkeys(named))
+        if len(named) + len(features) + len(events) > ENDPOINTS_MAX:
+            raise _not_understood(self.endpoints_claim, f"at most {ENDPOINTS_MAX} endpoints, feature views and streams")
+        created_time = bool(features) and CREATED_TIME_SCOPE in scopes
         try:
-            return (ApiScope(endpoints, _entities(claims.get(ENTITIES_CLAIM))),)
+            entities = _entities(claims.get(ENTITIES_CLAIM))
+            endpoints, views, streams = _once(named, ANY_ENDPOINT), _once(features, ANY), _once(events, ANY)
+            return (ApiScope(endpoints, entities, views, streams, created_time),)
         except InvalidDefinition as error:
             reason = f"the token's claims cannot be understood: {error.message[:300]}"
             raise Unauthenticated(reason, hint=_HINT) from error
 
 
 _HINT = "have the identity provider issue tokens in the form that the gateway's guide to security shows"
+
+
+def _behind(prefix: str, scopes: list[str]) -> list[str]:
+    """What the scopes with a prefix name."""
+    return [scope.removeprefix(prefix) for scope in scopes if scope.startswith(prefix)]
+
+
+def _brought(prefix: str, scopes: list[str]) -> list[str]:
+    """What the scopes with a prefix name of feature views or streams, each once; words of other services are not."""
+    return list(dict.fromkeys(name for name in _behind(prefix, scopes) if may_be_brought(name)))
+
+
+def _once(names: list[str], everything: str) -> tuple[str, ...]:
+    return (everything,) if everything in names else tuple(dict.fromkeys(names))
 
 
 def _texts(claims: Mapping[str, Any], name: str) -> list[str]:

@@ -17,7 +17,8 @@ class ClientScopes:
     """Callers by the names in their certificates.
 
     The file is `{"<name>": {"scopes": [{"endpoints": […], "entities": {…}}], "rate": {"per_s": 50, "burst": 100}}}`, of
-    which `entities` and `rate` may be left out. A name is a URI of the certificate, such as a SPIFFE id, or a DNS name.
+    which `entities` and `rate` may be left out; `features`, `events` and `created_time` are as in an API key's scope.
+    A name is a URI of the certificate, such as a SPIFFE id, or a DNS name.
     """
 
     def __init__(self, callers: Mapping[str, Caller]) -> None:
@@ -52,7 +53,7 @@ def _listed(data: object) -> dict[str, Any]:
 def _caller(name: str, data: Any, default_rate: ApiRate | None) -> Caller:
     try:
         unknown = sorted(data.keys() - {"scopes", "rate"})
-        scopes = tuple(ApiScope.from_json({"entities": {}, **scope}) for scope in data["scopes"])
+        scopes = tuple(ApiScope.from_json({"endpoints": (), "entities": {}, **scope}) for scope in data["scopes"])
         rate = ApiRate.from_json(data["rate"]) if data.get("rate") is not None else default_rate
     except (AttributeError, KeyError, TypeError) as error:
         raise InvalidDefinition(f"`{name}`: {error!r}") from error

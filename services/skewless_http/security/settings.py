@@ -1,4 +1,4 @@
-"""Settings of who may ask and over what wire; a part of the gateway's settings, whose prefix they have."""
+"""Settings of who may ask and over what wire; a part of the settings of each service, whose prefix they have."""
 
 import ipaddress
 from enum import StrEnum
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings
 
 from skewless.adapters.jwks_rules import ALGORITHMS, why_not_https
 from skewless.registry.api_scopes import RATE_BURST_MAX, RATE_PER_S_MAX, ApiRate
+from skewless.settings import prefix_of
 
 
 class Credential(StrEnum):
@@ -120,21 +121,23 @@ class SecuritySettings(BaseSettings):
 
     @model_validator(mode="after")
     def _development_is_for_loopback(self) -> Self:
+        prefix = prefix_of(type(self))
         if self.development and not is_loopback(self.host):
             raise ValueError(
-                f"SKEWLESS_GATEWAY_DEVELOPMENT lets anyone in, and SKEWLESS_GATEWAY_HOST is `{self.host}`, "
+                f"{prefix}DEVELOPMENT lets anyone in, and {prefix}HOST is `{self.host}`, "
                 "which others reach: listen on 127.0.0.1, or leave the development mode and give callers API keys"
             )
         return self
 
     @model_validator(mode="after")
     def _credentials_are_known_and_complete(self) -> Self:
+        prefix = prefix_of(type(self))
         known = [each.value for each in Credential]
         listed = _listed(self.credentials)
         if wrong := [each for each in listed if each not in known]:
-            raise ValueError(f"SKEWLESS_GATEWAY_CREDENTIALS names `{wrong[0]}`; allowed: {', '.join(known)}")
+            raise ValueError(f"{prefix}CREDENTIALS names `{wrong[0]}`; allowed: {', '.join(known)}")
         if not listed and not self.development:
-            raise ValueError("SKEWLESS_GATEWAY_CREDENTIALS is empty, so nobody could ask; allowed: " + ", ".join(known))
+            raise ValueError(f"{prefix}CREDENTIALS is empty, so nobody could ask; allowed: " + ", ".join(known))
         needed = {
             Credential.JWT: ("jwt_issuer", "jwt_audience"),
             Credential.CLIENT_CERTIFICATE: ("tls_certificate", "tls_client_ca", "client_scopes"),
@@ -142,33 +145,35 @@ class SecuritySettings(BaseSettings):
         for credential, names in needed.items():
             missing = [name for name in names if not getattr(self, name)]
             if credential in self.accepted and missing:
-                variables = ", ".join(f"SKEWLESS_GATEWAY_{name.upper()}" for name in missing)
-                raise ValueError(f"SKEWLESS_GATEWAY_CREDENTIALS has `{credential}`, which needs {variables}")
+                variables = ", ".join(f"{prefix}{name.upper()}" for name in missing)
+                raise ValueError(f"{prefix}CREDENTIALS has `{credential}`, which needs {variables}")
         return self
 
     @model_validator(mode="after")
     def _tokens_can_be_verified(self) -> Self:
+        prefix = prefix_of(type(self))
         allowed = ", ".join(ALGORITHMS)
         if wrong := sorted(self.algorithms - set(ALGORITHMS)):
-            raise ValueError(f"SKEWLESS_GATEWAY_JWT_ALGORITHMS names `{wrong[0]}`; allowed: {allowed}")
+            raise ValueError(f"{prefix}JWT_ALGORITHMS names `{wrong[0]}`; allowed: {allowed}")
         if not self.algorithms:
-            raise ValueError(f"SKEWLESS_GATEWAY_JWT_ALGORITHMS is empty; allowed: {allowed}")
+            raise ValueError(f"{prefix}JWT_ALGORITHMS is empty; allowed: {allowed}")
         for name in ("jwt_issuer", "jwt_keys_url"):
             address = getattr(self, name)
             if address is not None and (reason := why_not_https(address)) is not None:
-                raise ValueError(f"SKEWLESS_GATEWAY_{name.upper()} is no https:// address: {reason}")
+                raise ValueError(f"{prefix}{name.upper()} is no https:// address: {reason}")
         if any(not name or not value for name, value in self.required_claims):
-            raise ValueError("SKEWLESS_GATEWAY_JWT_REQUIRED is not of the form `claim=value,claim=value`")
+            raise ValueError(f"{prefix}JWT_REQUIRED is not of the form `claim=value,claim=value`")
         return self
 
     @model_validator(mode="after")
     def _certificates_come_whole(self) -> Self:
+        prefix = prefix_of(type(self))
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("SKEWLESS_GATEWAY_TLS_CERTIFICATE and SKEWLESS_GATEWAY_TLS_KEY are given together or not")
+            raise ValueError(f"{prefix}TLS_CERTIFICATE and {prefix}TLS_KEY are given together or not")
         if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise ValueError("SKEWLESS_GATEWAY_TLS_CLIENT_CA needs SKEWLESS_GATEWAY_TLS_CERTIFICATE")
+            raise ValueError(f"{prefix}TLS_CLIENT_CA needs {prefix}TLS_CERTIFICATE")
         if self.rate_burst and not self.rate_per_s:
-            raise ValueError("SKEWLESS_GATEWAY_RATE_BURST needs SKEWLESS_GATEWAY_RATE_PER_S")
+            raise ValueError(f"{prefix}RATE_BURST needs {prefix}RATE_PER_S")
         return self
 
 

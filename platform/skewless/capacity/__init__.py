@@ -1,0 +1,1 @@
+"""How much hardware a load takes, from costs that were measured."""
