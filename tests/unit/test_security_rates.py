@@ -210,6 +210,19 @@ def test_workers_together_admit_the_burst_once(tmp_path: Path) -> None:
         worker.join(SOON_S)
 
 
+def test_a_worker_that_was_overtaken_while_it_found_a_slot_does_not_make_the_burst_whole_again(
+    rates: SharedRates, tmp_path: Path, clock: Clock
+) -> None:
+    slow, caller = SharedRates.open(tmp_path, clock=clock), _caller(ApiRate(1.0, 3))
+    assert caller.rate is not None
+    bucket = slow._bucket(caller.id, caller.rate)
+    offset, found = slow._found(bucket, clock.now)
+    assert _admitted(rates, caller, 2) == 2, "another worker lets some of the burst in meanwhile"
+    assert not slow._occupied(offset, found, bucket, clock.now)
+    assert _admitted(slow, caller, 5) == 1
+    slow.close()
+
+
 def _hold_every_slot(folder: str, told: Connection) -> None:
     descriptor = os.open(Path(folder) / FILE, os.O_RDWR)
     fcntl.lockf(descriptor, fcntl.LOCK_EX)

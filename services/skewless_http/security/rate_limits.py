@@ -36,6 +36,8 @@ BUCKETS_REMEMBERED_MAX: Final = RATE_SLOTS
 """Callers of which one worker remembers where their slot is."""
 PROBES_MAX: Final = 16
 """Slots that a caller may be found in; where all of them are in use, the one with the least to remember is taken."""
+CLAIMS_MAX: Final = 8
+"""Tries at a slot that other callers take as soon as it is had: so many ask at once only where slots run out."""
 _EXCLUSIVE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 _SLOT: Final = struct.Struct("<Qq")
 _LOGGER = logging.getLogger(__name__)
@@ -134,21 +136,8 @@ class SharedRates:
 
     def _take(self, bucket: _Bucket, now: int, cost: int, *, most_ns: int, is_charge: bool) -> int:
         """Move the arrival time on. Returns 0, or how many ns are missing; a charge is cut to what is left."""
-        offset = bucket.offset
-        if offset < 0:
-            offset = self._claim(bucket, now)
-        is_locked = self._lock(offset)
+        offset, arrival, is_locked = self._held(bucket, now)
         try:
-            fingerprint, arrival = _SLOT.unpack_from(self._slots, offset)
-            if fingerprint != bucket.fingerprint:
-                # Another caller took the slot while this one was idle, so this one's burst is whole.
-                bucket.offset = -1
-                arrival = 0
-                if is_locked:
-                    self._unlock(offset)
-                    is_locked = False
-                offset = self._claim(bucket, now)
-                is_locked = self._lock(offset)
             # Beyond the debt it cannot be: it was written before the machine, and its clock, started anew.
             if arrival < now or arrival - now > bucket.debt_ns:
                 arrival = now
@@ -164,26 +153,63 @@ class SharedRates:
             if is_locked:
                 self._unlock(offset)
 
+    def _held(self, bucket: _Bucket, now: int) -> tuple[int, int, bool]:
+        """The caller's slot under its lock, its arrival time, and whether the lock could be had.
+
+        A slot that another caller took while this one was idle is claimed anew: this one's burst is whole then, or what
+        another worker has left of it.
+        """
+        for _ in range(CLAIMS_MAX):
+            offset = bucket.offset if bucket.offset >= 0 else self._claim(bucket, now)
+            is_locked = self._lock(offset)
+            fingerprint, arrival = _SLOT.unpack_from(self._slots, offset)
+            if fingerprint == bucket.fingerprint:
+                return offset, arrival, is_locked
+            bucket.offset = -1
+            if is_locked:
+                self._unlock(offset)
+        # More callers ask at once than there are slots, and take them from each other: nothing is known of this one.
+        offset = self._claim(bucket, now)
+        return offset, 0, self._lock(offset)
+
     def _claim(self, bucket: _Bucket, now: int) -> int:
         """Find the caller's slot, or make a free one its own: the first that is idle, else the one that is so soonest.
 
-        Two workers that claim one slot for two callers at once need no lock: whose fingerprint does not stand there
-        claims again.
+        It is taken under its lock, and only while it is still what was found there: a worker that lost its processor in
+        between would otherwise make the caller's burst whole again after another worker has let some of it in.
         """
+        for _ in range(CLAIMS_MAX):
+            offset, found = self._found(bucket, now)
+            if found[0] == bucket.fingerprint or self._occupied(offset, found, bucket, now):
+                break
+        bucket.offset = offset
+        return offset
+
+    def _found(self, bucket: _Bucket, now: int) -> tuple[int, tuple[int, int]]:
+        """The caller's slot, or the one to be taken, with what it holds."""
         start = bucket.fingerprint % RATE_SLOTS
-        soonest, soonest_arrival = -1, 0
+        soonest, held, soonest_arrival = -1, (0, 0), 0
         for probe in range(PROBES_MAX):
             offset = (start + probe) % RATE_SLOTS * _SLOT.size
-            fingerprint, arrival = _SLOT.unpack_from(self._slots, offset)
+            fingerprint, stored = _SLOT.unpack_from(self._slots, offset)
             if fingerprint == bucket.fingerprint:
-                bucket.offset = offset
-                return offset
-            arrival = max(arrival, now)
+                return offset, (fingerprint, stored)
+            arrival = max(stored, now)
             if soonest < 0 or arrival < soonest_arrival:
-                soonest, soonest_arrival = offset, arrival
-        _SLOT.pack_into(self._slots, soonest, bucket.fingerprint, now)
-        bucket.offset = soonest
-        return soonest
+                soonest, held, soonest_arrival = offset, (fingerprint, stored), arrival
+        return soonest, held
+
+    def _occupied(self, offset: int, found: tuple[int, int], bucket: _Bucket, now: int) -> bool:
+        """Make a slot the caller's where it still holds what was found there; whether it is."""
+        is_locked = self._lock(offset)
+        try:
+            if _SLOT.unpack_from(self._slots, offset) != found:
+                return False
+            _SLOT.pack_into(self._slots, offset, bucket.fingerprint, now)
+            return True
+        finally:
+            if is_locked:
+                self._unlock(offset)
 
     def _lock(self, offset: int) -> bool:
         if self._descriptor < 0:
