@@ -108,6 +108,17 @@ def test_a_stack_without_endpoints_says_what_to_do_next() -> None:
     assert "skewless endpoint create" in _text(frame_of(_look(0.0, ""), _look(1.0, "")))
 
 
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_words() -> None:
+    frame = frame_of(_look(0.0, BEFORE), _look(2.0, AFTER, MONITOR))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(rendered(frame, home="/home", width=console.width))
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    for word in ("endpoint", "req/s", "refused/s", "degraded", "not ok", "1.50 ALARM", "99.900%"):
+        assert word in told
+    assert "0123456" not in told
+
+
 @contextmanager
 def _served(*answers: tuple[int, str]) -> Iterator[str]:
     """A server on loopback that gives these answers in turn, the last one for ever."""

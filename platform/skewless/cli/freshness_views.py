@@ -29,12 +29,14 @@ def told_console() -> Console:
 
 
 def span(span_s: float | None) -> str:
-    """A span of time for a cell; `-` where there is none.
+    """A span of time for a cell; `-` where there is none, and in words where it is still to come.
 
-    >>> span(5400.0), span(None)
-    ('1.5 h', '-')
+    >>> span(5400.0), span(None), span(-5400.0)
+    ('1.5 h', '-', '1.5 h ahead')
     """
-    return "-" if span_s is None else told_span(span_s * SECOND_US)
+    if span_s is None:
+        return "-"
+    return told_span(span_s * SECOND_US) if span_s >= 0 else f"{told_span(-span_s * SECOND_US)} ahead"
 
 
 def freshness_json(each: ViewFreshness) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def top(every_s: float, *, once: bool, gateway_url: str | None, monitor_url: str
         while True:
             waiting.wait(every_s)
             before, frame = _next(urls, before)
-            live.update(rendered(frame, home=home), refresh=True)
+            live.update(rendered(frame, home=home, width=console.width), refresh=True)
 
 
 def _addresses(gateway_url: str | None, monitor_url: str | None) -> tuple[str, Mapping[str, str]]:
@@ -82,4 +82,4 @@ def _print(console: Console, frame: Frame, home: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(frame), ensure_ascii=False))
     else:
-        console.print(rendered(frame, home=home))
+        console.print(rendered(frame, home=home, width=console.width))
